@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0
+# Front door. `make help` lists what there is.
+
+BUILD   ?= build
+ROOT    ?= $(BUILD)/root
+FLAVOUR ?= modern-64k
+MACHINE ?= pseries
+export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
+
+enter := tools/testing/tce/enter.sh
+
+.PHONY: help run kunit mutants check check-all overlay shell kernel module toolchain clean
+
+help:
+	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
+	@echo 'make check                the tests; ends with "N passed, N failed, N skipped"'
+	@echo 'make check-all            the same with 4K pages, powernv9, powernv11 and every patch on its own'
+	@echo 'make check ONLY=word      only the tests whose name has this word'
+	@echo 'make kunit                the KUnit suites under kunit.py, on ppc64le and on x86_64 with KASAN'
+	@echo 'make mutants              break the driver on purpose, one line at a time: does a KUnit test notice?'
+	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11)'
+	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
+	@echo 'make kernel FLAVOUR=...   build kernels: modern-64k legacy-64k modern-debug-64k modern-4k ...'
+	@echo 'make module               rebuild the driver alone against an already built kernel (make M=)'
+	@echo 'make clean                remove $(BUILD)'
+	@echo 'Options: KDIR=dir (your own 7.3.y tree, copied), BUILD=dir, ROOT=dir (toolchain root), JOBS=n, FLAVOUR=...'
+
+run:
+	@$(enter) run
+check:
+	@$(enter) check $(if $(ONLY),--only '$(ONLY)')
+check-all:
+	@$(enter) check --all $(if $(ONLY),--only '$(ONLY)')
+kunit:
+	@$(enter) kunit
+mutants:
+	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
+shell:
+	@$(enter) shell '$(MACHINE)' '$(FLAVOUR)'
+kernel:
+	@$(enter) kernel '$(FLAVOUR)'
+module:
+	@$(enter) module '$(FLAVOUR)'
+overlay:
+	@test -n '$(DST)' || { echo 'tce: say where: make overlay DST=dir' >&2; exit 2; }
+	@mkdir -p '$(DST)'
+	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) overlay "$$(cd '$(DST)' && pwd)"
+toolchain:
+	@tools/testing/tce/toolchain.sh $(ROOT)
+clean:
+	@rm -rf '$(BUILD)' 2>/dev/null || sudo rm -rf '$(BUILD)'

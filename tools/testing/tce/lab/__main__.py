@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0
+"""python3 -m lab COMMAND, run inside the toolchain root (see enter.sh)."""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+
+from . import config, kernel, kunit, mutants, source, suite
+from .env import Env, default_jobs
+from .say import Fail
+
+
+def _overlay(env, args):
+    print("overlay:", source.overlay(env, pathlib.Path(args.dst)))
+
+
+def _kernel(env, args):
+    flavours = args.flavour.split(",")
+    for flavour in flavours:
+        config.fragments(env, flavour)
+    tree = source.prepare(env)
+    for flavour in flavours:
+        kernel.build(env, tree, flavour)
+
+
+def _kunit(env, _args):
+    source.prepare(env)
+    return kunit.run(env)
+
+
+def _mutants(env, args):
+    source.prepare(env)
+    return mutants.run(env, args.arch, args.only)
+
+
+def _module(env, args):
+    kernel.build_module(env, args.flavour)
+
+
+def _given(args):
+    """Kernels built elsewhere."""
+    return {name: pathlib.Path(path) for name, path in (word.split("=", 1) for word in args.objects)}
+
+
+def _check(env, args):
+    return suite.check(env, args.all, args.only, _given(args))
+
+
+def _run(env, args):
+    return suite.run(env, _given(args))
+
+
+def _shell(env, args):
+    return suite.shell(env, args.machine, args.flavour, _given(args))
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="lab", description=__doc__)
+    parser.add_argument("--top", type=pathlib.Path, required=True)
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--root", type=pathlib.Path, required=True)
+    parser.add_argument("--kdir", type=pathlib.Path)
+    parser.add_argument("--jobs", type=int, default=default_jobs())
+    parser.add_argument("--objects", action="append", default=[], metavar="FLAVOUR=DIR",
+                        help="take a kernel that was built elsewhere")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    sub = commands.add_parser("overlay", help="leave a ready kernel tree in a directory")
+    sub.add_argument("dst")
+    sub.set_defaults(run=_overlay)
+
+    sub = commands.add_parser("kernel", help="build flavours of the kernel")
+    sub.add_argument("flavour", help="for example modern-64k or legacy-64k,modern-debug-64k")
+    sub.set_defaults(run=_kernel)
+
+    sub = commands.add_parser("module", help="rebuild the driver alone")
+    sub.add_argument("flavour")
+    sub.set_defaults(run=_module)
+
+    sub = commands.add_parser("kunit", help="the suites under kunit.py, on ppc64le and x86_64")
+    sub.set_defaults(run=_kunit)
+
+    sub = commands.add_parser("mutants", help="break the driver on purpose and see whether KUnit notices")
+    sub.add_argument("--arch", default="x86_64", choices=kunit.ARCHES)
+    sub.add_argument("--only", default="", help="only mutants whose name has this")
+    sub.set_defaults(run=_mutants)
+
+    sub = commands.add_parser("check", help="run the tests")
+    sub.add_argument("--all", action="store_true")
+    sub.add_argument("--only", default="", help="only tests whose name has this word")
+    sub.set_defaults(run=_check)
+
+    sub = commands.add_parser("run", help="the tour, as a table")
+    sub.set_defaults(run=_run)
+
+    sub = commands.add_parser("shell", help="a guest to look around in")
+    sub.add_argument("machine")
+    sub.add_argument("flavour")
+    sub.set_defaults(run=_shell)
+    return parser
+
+
+def main():
+    args = _parser().parse_args()
+    # Both end the with-blocks and finally clauses that end our own QEMUs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)
+    env = Env(args.top, args.build, args.root, args.kdir, args.jobs)
+    try:
+        if args.command == "shell":     # it locks for as long as it builds
+            return args.run(env, args)
+        with env.locked():
+            return args.run(env, args) or 0
+    except Fail as problem:
+        print(f"tce: {problem}", file=sys.stderr)
+        return 2
+    except OSError as problem:
+        print(f"tce: {problem.strerror}: {problem.filename}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+sys.exit(main())

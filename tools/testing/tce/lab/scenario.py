@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A scenario: one boot of one kernel on one machine, and its steps in order.
+
+A step is a function that gets the Bench, raises GuestError when what it sees is
+wrong, Skip when it cannot be done here, and returns a few words for the reader.
+After each step the kernel log must be clean.
+"""
+
+import dataclasses
+import shutil
+import zlib
+
+from . import initramfs, machine, selftests
+from .guest import Guest, GuestError
+from .say import Fail
+
+NVME_BYTES = 64 << 20
+TFTP_BYTES = 1 << 20
+
+
+class Skip(Exception):
+    """The step has nothing to do on this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One line of a report."""
+
+    name: str
+    status: str     # "ok", "not ok" or "skip"
+    detail: str
+    title: str = ""
+    where: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What to boot and what to do in it."""
+
+    name: str
+    flavour: str
+    machine: str
+    devices: tuple
+    steps: tuple
+    together: bool = False
+    host_bridge: str = ""
+    append: str = ""
+    only_all: bool = False
+    more: tuple = ()            # further QEMU arguments
+    selftests: bool = False     # the guest has the kernel's selftests
+
+    @property
+    def label(self):
+        return f"{self.flavour}.{self.machine}.{self.name}"
+
+
+class Bench:
+    """What a step works with: the guest and the files behind its devices."""
+
+    def __init__(self, scenario, guest, directory):
+        self.scenario, self.guest, self.directory = scenario, guest, directory
+        self.memory = {}    # what one step leaves for a later one
+
+    @property
+    def is_pseries(self):
+        return self.guest.machine.is_pseries
+
+    def bdf(self, device):
+        """The address of a device by its short name."""
+        if device not in self.memory:
+            self.memory[device] = self.guest.pci(machine.DEVICES[device][0])
+        return self.memory[device]
+
+    def image(self):
+        return next(self.directory.glob("disk*.img"))
+
+    def image_crc(self, offset, length):
+        """CRC-32 of the image file as the host sees it."""
+        crc = 0
+        with open(self.image(), "rb") as disk:
+            disk.seek(offset)
+            while length:
+                chunk = disk.read(min(length, 1 << 20))
+                crc, length = zlib.crc32(chunk, crc), length - len(chunk)
+        return f"{crc:08x}"
+
+    def disk_check(self, length=4 << 20, offset=0, seed=1):
+        """Writes through the disk, reads back, compares with the host's view."""
+        run = self.guest.run
+        disk = run(f"disk_of {self.bdf('nvme')}")
+        wrote = run(f"ddsum write {disk} {offset} {length} {seed}", 120)
+        read = run(f"ddsum read {disk} {offset} {length}", 120)
+        host = self.image_crc(offset, length)
+        if not wrote == read == host:
+            raise GuestError(f"wrote {wrote}, read {read}, the host sees {host}")
+        return wrote
+
+    def net_check(self, device):
+        """Fetches a file through a network device, compares with the original."""
+        run = self.guest.run
+        run(f"net_up {self.bdf(device)}", 60)
+        run("tftp -b 8192 -g -r pattern -l /tmp/pattern 10.0.2.2", 120)
+        got = run("crc32 /tmp/pattern; rm /tmp/pattern; "
+                  f"ifconfig $(net_of {self.bdf(device)}) down").split()[0]
+        if got != (want := f"{zlib.crc32((self.directory / 'tftp/pattern').read_bytes()):08x}"):
+            raise GuestError(f"fetched {got}, the host has {want}")
+        return got
+
+
+def _files(directory):
+    """Fresh images for the devices."""
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "tftp").mkdir(parents=True)
+    word = 0x2545F4914F6CDD1D
+    pattern = bytearray()
+    while len(pattern) < 4096:
+        word = (word * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
+        pattern += word.to_bytes(8, "little")
+    # Each 4 KiB differs from the others, so that a swapped page is noticed.
+    (directory / "tftp/pattern").write_bytes(
+        b"".join(number.to_bytes(8, "little") + pattern[8:] for number in range(TFTP_BYTES // 4096)))
+
+    def image(number):
+        path = directory / f"disk{number}.img"
+        with open(path, "wb") as disk:
+            disk.truncate(machine.IMAGE_MB << 20)
+        return path
+    return image
+
+
+def _directory(env, scenario):
+    return env.build / "run" / scenario.label
+
+
+def command(env, scenario, objects):
+    """QEMU arguments for the machine, its devices, the kernel and the initramfs."""
+    directory = _directory(env, scenario)
+    kind = machine.MACHINES[scenario.machine]
+    image = _files(directory)
+    programs = selftests.build(env, objects) if scenario.selftests else None
+    initrd = initramfs.make(env, objects, directory / "initramfs.cpio", programs)
+    return [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
+            *scenario.more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
+
+
+def run(env, scenario, objects, report):
+    """Runs a scenario and reports a Result for each step."""
+    directory = _directory(env, scenario)
+    kind = machine.MACHINES[scenario.machine]
+    left = list(scenario.steps)
+
+    def tell(step, status, detail):
+        title = (step.__doc__ or step.__name__).split("\n")[0].rstrip(".")
+        report(Result(f"{scenario.label}.{step.__name__.strip('_')}", status, detail or "", title, scenario.machine))
+
+    try:
+        arguments = command(env, scenario, objects)
+        append = scenario.append
+        if "debug" in scenario.flavour.split("-"):
+            # Built in, but off without these.
+            append += " debug_pagealloc=on iommu.debug_pagealloc=1"
+        with Guest(directory, kind, arguments, append) as guest:
+            bench = Bench(scenario, guest, directory)
+            while left:
+                step = left.pop(0)
+                try:
+                    detail = step(bench)
+                    guest.check_log()
+                    tell(step, "ok", detail)
+                except Skip as why:
+                    tell(step, "skip", str(why))
+                except GuestError as problem:
+                    tell(step, "not ok", str(problem))
+                    if guest.alive:
+                        guest.read_log()
+                except (LookupError, TypeError, ValueError) as bug:     # of the test itself
+                    tell(step, "not ok", f"{type(bug).__name__}: {bug}")
+                if left and not guest.alive:
+                    raise GuestError("the guest is gone")
+    except (GuestError, Fail, OSError) as problem:
+        for step in left:
+            tell(step, "not ok", f"not run: {problem}")

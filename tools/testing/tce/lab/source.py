@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel tree: pristine source, our own files, our patches.
+
+Files keep their modification time unless their content changes, so that make
+rebuilds only what a change reaches. A copy of every file that a patch touches
+is kept as it was, so a changed series is applied to pristine files again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+
+from .say import Fail, Progress, need_space, remark
+
+VERSION = (7, 3)
+TARBALL = "/usr/src/linux-source-7.3.tar.xz"
+OWN_DIRS = ("rust", "drivers", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
+_NOT_SOURCE = re.compile(r"(^|/)(\.(?!kunitconfig$).*|.*\.(o|ko|mod|mod\.c|a|rmeta|orig|rej|pyc)|.*~|__pycache__/.*|modules\.order)$")
+
+
+def version_of(tree):
+    """(7, 3, 4) of a kernel tree."""
+    try:
+        head = (tree / "Makefile").read_text(encoding="utf-8")[:400]
+        return tuple(int(re.search(rf"^{key} = (\d+)$", head, re.M)[1])
+                     for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
+    except (OSError, TypeError):
+        raise Fail(f"{tree} is no kernel source tree: it has no Makefile with a version") from None
+
+
+def check_version(tree):
+    found = version_of(tree)
+    if found[:2] != VERSION:
+        raise Fail(f"{tree} is Linux {'.'.join(map(str, found))} and this project needs "
+                   f"{VERSION[0]}.{VERSION[1]}.y: give another tree with KDIR=, or none")
+    return ".".join(map(str, found))
+
+
+def own_files(top):
+    """Relative paths of the files that the overlay copies."""
+    found = []
+    for place in OWN_DIRS:
+        for folder, _, names in os.walk(top / place):
+            paths = (os.path.relpath(os.path.join(folder, name), top) for name in names)
+            found += [path for path in paths if not _NOT_SOURCE.search(path)]
+    return sorted(found)
+
+
+def series(top):
+    """Our patches, in order."""
+    listing = top / "patches/series"
+    if not listing.exists():
+        return []
+    names = (text.split("#")[0].strip() for text in listing.read_text(encoding="utf-8").splitlines())
+    patches = [top / "patches" / name for name in names if name]
+    for patch in patches:
+        if not patch.exists():
+            raise Fail(f"patches/series names {patch.name}, which does not exist")
+    return patches
+
+
+def touched_files(patches):
+    """The kernel files that a list of patches changes, creates or removes."""
+    files = set()
+    for patch in patches:
+        for text in patch.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"(?:---|\+\+\+) [ab]/(\S+)", text)
+            if found:
+                files.add(found[1])
+    return sorted(files)
+
+
+def _write_if_changed(path, content, mode):
+    """True when the file had to be written."""
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    return True
+
+
+def _copy_if_changed(source, target):
+    return _write_if_changed(target, source.read_bytes(), source.stat().st_mode & 0o777)
+
+
+class Tree:
+    """A kernel tree with our files and patches in it, and what we know of it."""
+
+    def __init__(self, top, path, notes, patches=None):
+        self.top, self.path, self.notes = top, path, notes
+        self.patches = series(top) if patches is None else patches
+        self.pristine = notes / "pristine"
+        self.state_file = notes / "state.json"
+        self.state = json.loads(self.state_file.read_text()) if self.state_file.exists() else {}
+
+    def save(self):
+        self.notes.mkdir(parents=True, exist_ok=True)
+        self.state_file.write_text(json.dumps(self.state, indent=1, sort_keys=True))
+
+    @property
+    def id(self):
+        """Changes whenever the content of the tree changes."""
+        return hashlib.sha256(json.dumps(self.state, sort_keys=True).encode()).hexdigest()
+
+    def lay(self):
+        """Brings our files and patches into the tree. Returns what changed."""
+        changed = self._lay_own() + self._lay_patches()
+        self.save()
+        return changed
+
+    def _lay_own(self):
+        files = own_files(self.top)
+        ours = self.state.get("own", {})
+        for name in files:
+            if name not in ours and os.path.lexists(self.path / name):
+                raise Fail(f"{name} exists in this kernel tree already ({self.path}): "
+                           "the overlay never overwrites a kernel file; rename ours or use a pristine tree")
+        changed = []
+        for name in sorted(set(ours) - set(files)):
+            (self.path / name).unlink(missing_ok=True)
+            changed.append(name)
+        hashes = {}
+        for name in files:
+            hashes[name] = hashlib.sha256((self.top / name).read_bytes()).hexdigest()
+            # Noted before the copy: an interrupted overlay must know its own files.
+            self.state["own"] = {**ours, **hashes}
+            self.save()
+            if _copy_if_changed(self.top / name, self.path / name):
+                changed.append(name)
+        self.state["own"] = hashes
+        return changed
+
+    def _lay_patches(self):
+        patches = self.patches
+        stamp = hashlib.sha256(b"".join(patch.read_bytes() for patch in patches)).hexdigest()
+        if self.state.get("patches") == stamp:
+            return []
+        known = self.state.setdefault("pristine", {})   # name -> existed
+        self.state.pop("patches", None)
+        for name in touched_files(patches):
+            if name in known:
+                continue
+            if name in self.state.get("own", {}):
+                raise Fail(f"a patch touches {name}, which is one of our own files: change it directly")
+            known[name] = (self.path / name).exists()
+            if known[name]:
+                (self.pristine / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.path / name, self.pristine / name)
+            self.save()
+        scratch = self.notes / "patched"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        if self.pristine.exists():
+            shutil.copytree(self.pristine, scratch, dirs_exist_ok=True)
+        version = ".".join(map(str, version_of(self.path)))
+        for patch in patches:
+            apply_patch(patch, scratch, version)
+        changed = []
+        for name in sorted(known):
+            if (scratch / name).exists():
+                if _copy_if_changed(scratch / name, self.path / name):
+                    changed.append(name)
+            elif (self.path / name).exists():
+                (self.path / name).unlink()
+                changed.append(name)
+        shutil.rmtree(scratch)
+        self.state["patches"] = stamp
+        return changed
+
+
+def _patch(patch, tree, *options):
+    with open(patch, "rb") as mail:
+        return subprocess.run(["patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", "-r", "-", *options],
+                              cwd=tree, stdin=mail, capture_output=True, text=True, check=False)
+
+
+def apply_patch(patch, tree, version):
+    """Applies one patch without fuzz, or says which hunk of which file fails."""
+    in_already = _patch(patch, tree, "--reverse", "--dry-run").returncode == 0
+    if in_already:
+        raise Fail(f"patches/{patch.name} is in this kernel tree already: give a pristine one")
+    done = _patch(patch, tree)
+    if done.returncode == 0:
+        return
+    name, problems = "?", []
+    for text in (done.stdout + done.stderr).splitlines():
+        if found := re.match(r"(?:checking|patching) file (\S+)", text):
+            name = found[1]
+        elif found := re.match(r"Hunk #(\d+) FAILED at (\d+)", text):
+            problems.append(f"{name} hunk {found[1]} (line {found[2]})")
+        elif "can't find file" in text or "malformed" in text:
+            problems.append(text.strip())
+    raise Fail(f"patches/{patch.name} does not apply to Linux {version}: "
+               f"{', '.join(problems) or (done.stdout + done.stderr).strip()}; refresh it for this version")
+
+
+def _unpack(tarball, target):
+    if not os.path.exists(tarball):
+        raise Fail(f"{tarball} is missing from the toolchain root: run `make clean` and start again")
+    target.mkdir(parents=True, exist_ok=True)
+    need_space(target, 3000)
+    with Progress(f"source: unpacking {os.path.basename(tarball)}") as progress:
+        done = subprocess.run(["tar", "-xJf", tarball, "--strip-components=1", "-C", target],
+                              capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Fail(f"cannot unpack {tarball}: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+        progress.note = "Linux " + ".".join(map(str, version_of(target)))
+
+
+def _copy_user_tree(kdir, tree):
+    """Follows the user's tree; returns True when something in it changed."""
+    check_version(kdir)
+    tree.path.mkdir(parents=True, exist_ok=True)
+    need_space(tree.path, 3000)
+    if (kdir / ".git").exists():
+        listed = subprocess.run(["git", "-c", "safe.directory=*", "-C", kdir, "ls-files", "-z"],
+                                capture_output=True, check=False)
+        if listed.returncode:
+            raise Fail(f"git cannot list {kdir}: {listed.stderr.decode().strip()}")
+        names = [name for name in listed.stdout.decode().split("\0")
+                 if name and os.path.lexists(kdir / name)]
+    else:
+        names = [os.path.relpath(os.path.join(folder, name), kdir)
+                 for folder, _, files in os.walk(kdir) for name in files]
+        generated = re.compile(r"(^|/)(\.[^/]*\.cmd|\.config.*|.*\.(o|ko|a|mod|mod\.c|rmeta|so)|vmlinux.*)$"
+                               r"|^include/(config|generated)/|^arch/[^/]*/include/generated/|^\.git/")
+        names = [name for name in names if not generated.search(name)]
+    for name in own_files(tree.top):
+        if os.path.lexists(kdir / name):
+            raise Fail(f"{kdir}/{name} exists already: the overlay never overwrites a kernel file; "
+                       "give a pristine tree with KDIR=")
+    patched = tree.state.get("pristine", {})
+    plain = [name for name in names if name not in patched]
+    title = f"source: following {kdir}"
+    done = subprocess.run(["rsync", "-a", "-i", "--no-implied-dirs", "--from0", "--files-from=-", f"{kdir}/", tree.path],
+                          input="\0".join(plain).encode(), capture_output=True, check=False)
+    if done.returncode:
+        raise Fail(f"{title}: {done.stderr.decode().strip().splitlines()[-1]}")
+    changes = sum(text.startswith(b">f") for text in done.stdout.splitlines())
+    gone = set(tree.state.get("files", [])) - set(names)
+    for name in gone:
+        (tree.path / name).unlink(missing_ok=True)
+    for name in patched:
+        if (kdir / name).exists() and _copy_if_changed(kdir / name, tree.pristine / name):
+            tree.state.pop("patches", None)
+            changes += 1
+    tree.state["files"] = names
+    if changes or gone:
+        tree.state["follow"] = tree.state.get("follow", 0) + 1
+        remark(f"[     ] {title}: {changes + len(gone)} files changed")
+
+
+def prepare(env, patches=None):
+    """The tree of this run, up to date. Quiet when it already was."""
+    tree = Tree(env.top, env.linux, env.build / "linux.notes", patches)
+    env.build.mkdir(parents=True, exist_ok=True)
+    if env.kdir:
+        _copy_user_tree(env.kdir, tree)
+    else:
+        stat = os.stat(TARBALL) if os.path.exists(TARBALL) else None
+        source = f"{os.path.basename(TARBALL)} {stat.st_size}" if stat else None
+        if not env.linux.exists() or "source" not in tree.state or source not in (None, tree.state["source"]):
+            shutil.rmtree(env.linux, ignore_errors=True)
+            shutil.rmtree(tree.notes, ignore_errors=True)
+            _unpack(TARBALL, env.linux)
+            tree.state = {"source": source}
+            tree.save()
+    version = check_version(env.linux)
+    changed = tree.lay()
+    if changed:
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        remark(f"[     ] source: Linux {version}, laid {shown}")
+    return tree
+
+
+def overlay(env, target):
+    """Leaves a ready kernel tree in `target`: a fresh one when it is missing or
+    empty, else the pristine tree found there."""
+    if not target.exists() or not any(target.iterdir()):
+        _unpack(TARBALL, target)
+    version = check_version(target)
+    for name in own_files(env.top):
+        if os.path.lexists(target / name):
+            raise Fail(f"{target}/{name} exists already: the overlay never overwrites a kernel file; "
+                       "give a pristine tree or an empty directory with DST=")
+    notes = env.base / "overlay.notes"
+    shutil.rmtree(notes, ignore_errors=True)
+    # A dry run first: a tree whose patches do not apply must stay as it was.
+    patches = series(env.top)
+    scratch = notes / "dry"
+    scratch.mkdir(parents=True)
+    for name in touched_files(patches):
+        if (target / name).exists():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(target / name, scratch / name)
+    for patch in patches:
+        apply_patch(patch, scratch, version)
+    tree = Tree(env.top, target, notes)
+    tree.lay()
+    shutil.rmtree(notes)
+    return f"{target} is Linux {version} with {len(own_files(env.top))} files and {len(patches)} patches of ours"

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Checks that need no boot: style, documentation, symbols, overlay, patches."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+from . import config, initramfs, kernel, say, source
+from .guest import GuestError
+from .scenario import Result, Skip
+
+# What checkpatch says that does not hold for files laid over a tree.
+_IGNORE = "FILE_PATH_CHANGES,EMAIL_SUBJECT,SPDX_LICENSE_TAG,BAD_SIGN_OFF,NO_AUTHOR_SIGN_OFF"
+
+# What checkpatch says that is wrong, by file.
+_EXCEPT = {
+    "patches/0001-": ("AVOID_BUG", "MACRO_ARG_UNUSED"),     # it edits the macros behind BUG()
+    # linux/mmzone.h includes asm/mmzone.h with NUMA only
+    "patches/0020-": ("INCLUDE_LINUX",),
+    "rust/helpers/powerpc.c": ("INCLUDE_LINUX",),
+}
+
+
+def _own(env, suffix):
+    return [name for name in source.own_files(env.top) if name.endswith(suffix)]
+
+
+def _fail_on(output, what):
+    if output.strip():
+        raise GuestError(f"{what}: " + " | ".join(output.strip().splitlines()[:12]))
+
+
+def rustfmt(env, _):
+    """Every Rust file is formatted."""
+    files = _own(env, ".rs")
+    done = subprocess.run(["rustfmt", "--check", "--edition", "2021", "--config-path", env.linux / ".rustfmt.toml",
+                           "--config", "skip_children=true", "-l", *files], cwd=env.top, capture_output=True, text=True, check=False)
+    if done.returncode and "skip_children" in done.stderr:
+        done = subprocess.run(["rustfmt", "--check", "--edition", "2021", "--config-path", env.linux / ".rustfmt.toml",
+                               "-l", *files], cwd=env.top, capture_output=True, text=True, check=False)
+    ours = {str(env.top / name) for name in files}
+    wrong = [line for line in done.stdout.splitlines() if line in ours] or ([done.stderr] if done.returncode else [])
+    _fail_on("\n".join(wrong), "not formatted")
+    return f"{len(files)} files"
+
+
+def _rust_copy(env, objects):
+    """An O= directory of its own, so that clippy and rustdoc do not make the
+    next ordinary build start over."""
+    copy = env.build / "kernel/.rust-checks"
+    if not copy.exists():
+        say.need_space(env.build, 1500)
+        subprocess.run(["cp", "-a", "--reflink=auto", objects["modern-64k"], copy], check=True)
+    config.configure(env, "modern-64k", kernel.make_command(env, copy), copy)
+    return copy
+
+
+def _once(env, name, check):
+    """Runs a long check unless nothing it reads has changed since it passed."""
+    tree = source.Tree(env.top, env.linux, env.build / "linux.notes")
+    stamp = env.build / "kernel" / f".{name}.passed"
+    if stamp.exists() and stamp.read_text() == tree.id:
+        return "unchanged since it passed"
+    stamp.unlink(missing_ok=True)
+    check()
+    stamp.write_text(tree.id)
+    return ""
+
+
+def _ours_only(env, log):
+    """The warnings of a rustc log that point into our own files, and errors."""
+    ours = set(_own(env, ".rs"))
+    found, head = [], ""
+    for text in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        if re.match(r"(warning|error)(\[|:)", text):
+            head = text
+        elif (place := re.match(r"\s*--> (\S+?):(\d+)", text)) and head:
+            name = place[1].removeprefix(str(env.linux) + "/").removeprefix("../")
+            if name in ours or any(name.endswith("/" + one) for one in ours):
+                found.append(f"{head} ({name}:{place[2]})")
+            head = ""
+    return "\n".join(found)
+
+
+def clippy(env, objects):
+    """clippy has nothing to say about our files."""
+    return _once(env, "clippy", lambda: _clippy(env, objects))
+
+
+def _clippy(env, objects):
+    copy = _rust_copy(env, objects)
+    log = copy.with_name("clippy.log")
+    with say.Progress("clippy") as progress:
+        good = say.run_logged([*kernel.make_command(env, copy), "CLIPPY=1", "rust/", "drivers/iommu/tce/"], log, progress, "  ")
+    _fail_on(_ours_only(env, log), "clippy")
+    _fail_on("" if good else say.log_tail(log), "clippy")
+
+
+def rustdoc(env, objects):
+    """rustdoc builds without a warning about our files."""
+    return _once(env, "rustdoc", lambda: _rustdoc(env, objects))
+
+
+def _rustdoc(env, objects):
+    copy = _rust_copy(env, objects)
+    log = copy.with_name("rustdoc.log")
+    with say.Progress("rustdoc") as progress:
+        good = say.run_logged([*kernel.make_command(env, copy), "rustdoc"], log, progress, "  ")
+    _fail_on(_ours_only(env, log), "rustdoc")
+    _fail_on("" if good else say.log_tail(log), "rustdoc")
+
+
+def checkpatch(env, _):
+    """checkpatch has nothing to say about our files and patches."""
+    script = ["perl", str(env.linux / "scripts/checkpatch.pl"), f"--root={env.linux}", "--no-summary", "--terse",
+              "--show-types", f"--ignore={_IGNORE}"]
+    output = ""
+    # In a repository checkpatch takes a patch that is tracked there for a source file.
+    outside = {**os.environ, "GIT_DIR": os.devnull + "/none"}
+    files = [name for name in source.own_files(env.top) if name.endswith((".rs", ".c", ".h", "Kconfig", "Makefile"))]
+    for mode, names in (["--file"], files), ([], [f"patches/{patch.name}" for patch in source.series(env.top)]):
+        if names:
+            done = subprocess.run([*script, *mode, *names], cwd=env.top, env=outside, capture_output=True, text=True,
+                                  check=False)
+            output += done.stdout + (done.stderr if done.returncode > 1 else "")
+    excused = [f"{re.escape(name)}.*:{kind}:" for name, kinds in _EXCEPT.items() for kind in kinds]
+    _fail_on("\n".join(text for text in output.splitlines() if not any(re.match(one, text) for one in excused)),
+             "checkpatch")
+    return f"{len(files)} files, {len(source.series(env.top))} patches"
+
+
+def no_panic_symbol(env, objects):
+    """No module of ours can reach core::panicking."""
+    found = initramfs.modules(objects["modern-64k"])
+    for name in ("tce_iommu", "tce_testdev"):
+        symbols = subprocess.run(["llvm-nm", found[name]], capture_output=True, text=True, check=True).stdout
+        _fail_on("\n".join(line for line in symbols.splitlines() if "core9panicking" in line), name)
+
+
+def patches_exact(env, _):
+    """The series applies without fuzz, and every patch has its mail header."""
+    patches = source.series(env.top)
+    listed = {patch.name for patch in patches}
+    stray = {path.name for path in (env.top / "patches").glob("*.patch")} - listed
+    _fail_on("\n".join(sorted(stray)), "not in patches/series")
+    for patch in patches:
+        text = patch.read_text(encoding="utf-8")
+        for need in ("From: ", "Subject: [PATCH", "Signed-off-by: "):
+            _fail_on("" if need in text else f"{patch.name} lacks {need}", "header")
+    return f"{len(patches)} patches"
+
+
+def _toy_tree(env, folder):
+    """A few pristine files that pass for a kernel tree."""
+    tree = pathlib.Path(folder)
+    shutil.copy(env.linux / "Makefile", tree / "Makefile")
+    notes = source.Tree(env.top, env.linux, env.build / "linux.notes")
+    if notes.pristine.exists():
+        shutil.copytree(notes.pristine, tree, dirs_exist_ok=True)
+    return tree
+
+
+def _must_fail(run, *words):
+    try:
+        run()
+    except say.Fail as problem:
+        missing = [word for word in words if word not in str(problem)]
+        _fail_on(", ".join(missing), f"the message {problem} lacks")
+        _fail_on(str(problem) if "\n" in str(problem) else "", "more than one line")
+        return
+    raise GuestError("was not refused")
+
+
+def overlay_works(env, _):
+    """The overlay lays every file of ours into a pristine tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _toy_tree(env, folder)
+        source.overlay(env, tree)
+        for name in source.own_files(env.top):
+            _fail_on("" if (tree / name).exists() else name, "not laid")
+
+
+def overlay_refuses(env, _):
+    """The overlay never overwrites a kernel file."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _toy_tree(env, folder)
+        name = source.own_files(env.top)[0]
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("theirs")
+        _must_fail(lambda: source.overlay(env, tree), name, "never overwrites")
+        _fail_on("" if (tree / name).read_text() == "theirs" else name, "overwritten")
+
+
+def bad_hunk_named(env, _):
+    """A patch that does not apply is named, with its hunk, and nothing is laid."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _toy_tree(env, folder)
+        patch = source.series(env.top)[0]
+        name = source.touched_files([patch])[0]
+        (tree / name).write_text("something else\n")
+        _must_fail(lambda: source.overlay(env, tree), patch.name, name, "hunk")
+        laid = [own for own in source.own_files(env.top) if (tree / own).exists()]
+        _fail_on("\n".join(laid), "laid all the same")
+
+
+def wrong_version(env, _):
+    """Another kernel series is refused, another 7.3.y is not."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = _toy_tree(env, folder)
+        text = (tree / "Makefile").read_text()
+        (tree / "Makefile").write_text(re.sub(r"^SUBLEVEL = .*", "SUBLEVEL = 99", text, flags=re.M))
+        if source.check_version(tree) != "7.3.99":
+            raise GuestError("7.3.99 was not accepted")
+        (tree / "Makefile").write_text(re.sub(r"^PATCHLEVEL = .*", "PATCHLEVEL = 4", text, flags=re.M))
+        _must_fail(lambda: source.check_version(tree), "7.4", "KDIR")
+
+
+def config_verified(env, _):
+    """A symbol that Kconfig refuses is named."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        objects = folder / "objects"
+        _must_fail(lambda: config.configure_values({"CONFIG_NO_SUCH_SYMBOL": "y"}, "toy",
+                                                   kernel.make_command(env, objects), objects), "CONFIG_NO_SUCH_SYMBOL")
+
+
+FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, rustfmt, checkpatch,
+        no_panic_symbol)
+SLOW = (clippy, rustdoc)
+
+
+def run(env, tests, objects, report):
+    """Runs checks and reports a Result for each."""
+    for test in tests:
+        try:
+            result = Result(f"static.{test.__name__}", "ok", test(env, objects) or "")
+        except Skip as why:
+            result = Result(f"static.{test.__name__}", "skip", str(why))
+        except (GuestError, say.Fail, OSError, subprocess.CalledProcessError) as problem:
+            result = Result(f"static.{test.__name__}", "not ok", " | ".join(str(problem).splitlines()))
+        report(result)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Steps that several scenarios share. The first line of each docstring is the
+row that `make run` shows."""
+
+import re
+import time
+
+from .guest import GuestError, trouble_in
+from .scenario import NVME_BYTES, Skip
+
+MIB = 1 << 20
+DEBUGFS = "/sys/kernel/debug/tce_iommu"
+ROUNDS = 20
+_PAGE_KILL_REGISTER = 0x210     # TCE kill, in the registers of a PHB4 or PHB5
+_PSERIES_CALLS = ("put", "indirect", "stuff")
+
+
+def group_type(bench, device):
+    return bench.guest.run(f"type_of {bench.bdf(device)}")
+
+
+def stats(bench, device):
+    """The counters of the PE of a device, or {} without debugfs files."""
+    _, text = bench.guest.try_run(f"cat {DEBUGFS}/$(group_of {bench.bdf(device)})/stats 2>/dev/null")
+    return {words[0]: int(words[1]) for words in map(str.split, text.splitlines()) if len(words) == 2}
+
+
+def expect(condition, problem):
+    if not condition:
+        raise GuestError(problem)
+
+
+def dma_faults(bench, device):
+    """How many accesses of a device PowerNV's PHB has refused; None on pseries,
+    where QEMU does not log them."""
+    if bench.is_pseries or bench.scenario.together:
+        return None
+    place = bench.scenario.devices.index(device)
+    text = bench.guest.qemu_log.read_text(errors="replace")
+    return len(re.findall(rf"^phb4\[0:{place}\]:  xlate ", text, re.M))
+
+
+# -- loading ---------------------------------------------------------------
+
+def driver_loaded(bench):
+    """Driver loaded with insmod."""
+    start = time.monotonic()
+    bench.guest.run("load tce_iommu")
+    took = (time.monotonic() - start) * 1000
+    return f"tce_iommu.ko, {took:.0f} ms"
+
+
+def drivers_bound(bench):
+    """Device drivers."""
+    bench.guest.run("load nvme; load e100; load e1000e; load vfio_pci; load vfio_iommu_type1; load iommufd")
+    return "nvme, e100, vfio-pci"
+
+
+def groups(bench):
+    """Groups and their domain type."""
+    found = []
+    for device in bench.scenario.devices:
+        kind = group_type(bench, device)
+        expect(kind in ("DMA", "DMA-FQ"), f"{device} is in a domain of type {kind}")
+        found.append(f"{device}: group {bench.guest.run('group_of ' + bench.bdf(device))} {kind}")
+    return ", ".join(found)
+
+
+def _size(number):
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if number < 1024 or number % 1024:
+            return f"{number} {unit}"
+        number //= 1024
+    return f"{number} EiB"
+
+
+def windows(bench):
+    """DMA windows of the nvme (base, size, page size)."""
+    status, text = bench.guest.try_run(f"cat {DEBUGFS}/$(group_of {bench.bdf('nvme')})/windows")
+    if status:
+        raise Skip("no debugfs files")
+    found = re.findall(r"window (\d+) base (0x[0-9a-f]+) size (0x[0-9a-f]+) page (0x[0-9a-f]+)", text)
+    expect(found, f"no window in {text!r}")
+    return "\n".join(f"{number}: {base}, {_size(int(size, 16))}, {_size(int(page, 16))} pages"
+                     for number, base, size, page in found)
+
+
+# -- data ------------------------------------------------------------------
+
+def nvme_data(bench):
+    """nvme: 64 MiB with O_DIRECT, as the host sees it."""
+    crc = bench.disk_check(NVME_BYTES, seed=7)
+    return f"written, read, on the host: crc32 {crc}"
+
+
+def narrow_device(bench):
+    """e100 (32-bit mask): 1 MiB through the network."""
+    return f"crc32 {bench.net_check('e100')}"
+
+
+def vfio_rounds(bench):
+    """nvme to vfio-pci and back, with a data check each time."""
+    guest, bdf = bench.guest, bench.bdf("nvme")
+    start = time.monotonic()
+    for number in range(ROUNDS):
+        kind = ("type1", "iommufd")[number % 2]
+        guest.run(f"bind {bdf} vfio-pci")
+        guest.run(f"vfiocheck {kind} {bdf}")
+        guest.run(f"bind {bdf} nvme")
+        bench.disk_check(MIB, offset=number * MIB, seed=100 + number)
+    return f"{ROUNDS} rounds, type1 and iommufd, {time.monotonic() - start:.0f} s"
+
+
+def vfio_dma(bench):
+    """VFIO: DMA inside, outside and after unmap."""
+    bdf = bench.bdf("testdev")
+    for kind in ("type1", "iommufd"):
+        before = dma_faults(bench, "testdev")
+        bench.guest.run(f"bind {bdf} vfio-pci")
+        output = bench.guest.run(f"vfiocheck {kind} {bdf} dma")
+        bench.guest.run(f"unbind {bdf}")
+        expect(before is None or dma_faults(bench, "testdev") > before, "the PHB itself saw no refused access")
+    return f"{output.count('ok ')} checks each with type1 and iommufd"
+
+
+def sysfs_types(bench):
+    """sysfs type: platform, DMA-FQ and DMA, each with a data check."""
+    guest, bdf = bench.guest, bench.bdf("nvme")
+    path = f"/sys/kernel/iommu_groups/{guest.run(f'group_of {bdf}')}/type"
+    for number, kind in enumerate(("identity", "DMA-FQ", "DMA", "DMA-FQ", "identity", "DMA")):
+        guest.run(f"unbind {bdf}; echo {kind} >{path}")
+        now = guest.run(f"cat {path}")
+        expect(now == kind or (kind == "identity" and now == "unknown"), f"wrote {kind}, reads {now}")
+        guest.run(f"bind {bdf} nvme")
+        bench.disk_check(4 * MIB, seed=200 + number)
+    # A flush queue comes up without taking the driver away.
+    guest.run(f"echo DMA-FQ >{path}")
+    bench.disk_check(4 * MIB, seed=300)
+    guest.run(f"unbind {bdf}; echo DMA >{path}; bind {bdf} nvme")
+    bench.disk_check(4 * MIB, seed=301)
+    return "identity, DMA-FQ, DMA and back"
+
+
+# -- what the IOMMU lets through -------------------------------------------
+
+def testdev_oracle(bench):
+    """iommu-testdev through the DMA API (Rust driver)."""
+    bdf = bench.bdf("testdev")
+    bench.guest.read_log()
+    bench.guest.run(f"unbind {bdf}; load tce_testdev")
+    log = bench.guest.check_log()
+    bench.guest.run("rmmod tce_testdev")
+    said = re.findall(rf"{bdf}: (PASS|FAIL) (\S+)(.*)", log)
+    wrong = [f"{what}{more}" for verdict, what, more in said if verdict == "FAIL"]
+    expect(not wrong, f"failed: {', '.join(wrong)}")
+    names = [what for _, what, _ in said]
+    for need in ("inside", "outside", "after-unmap"):
+        expect(any(name.startswith(need) for name in names), f"no check {need} among {names}")
+    return ", ".join(names)
+
+
+def _traced(bench):
+    """What QEMU's log says of TCE calls (pseries) or kills (powernv)."""
+    text = bench.guest.qemu_log.read_text(errors="replace")
+    if bench.is_pseries:
+        return {call: len(re.findall(rf"^spapr_iommu(?:_pci)?_{call} ", text, re.M)) for call in _PSERIES_CALLS}
+    kills = re.findall(r"^memory_region_ops_write .*addr 0x([0-9a-f]+) .*name 'phb\S*reg", text, re.M)
+    return {"kill": sum(int(address, 16) & 0xfff == _PAGE_KILL_REGISTER for address in kills)}
+
+
+def _trace_calls(bench, on):
+    events = [f"spapr_iommu{bus}_{call}" for call in _PSERIES_CALLS for bus in ("", "_pci")]
+    for event in events if bench.is_pseries else ["memory_region_ops_write"]:
+        bench.guest.trace(event, on)
+
+
+def count_calls(bench, command):
+    """Hypercalls or kills during a shell command of the guest."""
+    before = _traced(bench)
+    _trace_calls(bench, True)
+    try:
+        bench.guest.run(command)
+    finally:
+        _trace_calls(bench, False)
+    return {name: count - before[name] for name, count in _traced(bench).items() if count - before[name]}
+
+
+def _calls(counts):
+    names = {"put": "H_PUT_TCE", "indirect": "H_PUT_TCE_INDIRECT", "stuff": "H_STUFF_TCE", "kill": "kill"}
+    return ", ".join(f"{count} {names[name]}" for name, count in counts.items()) or "none"
+
+
+def mapping_cost(bench):
+    """Hypercalls or kills for a mapping of 1 MiB."""
+    mapped = count_calls(bench, "load tce_testdev oracle=0 hold_kib=1024")
+    unmapped = count_calls(bench, "rmmod tce_testdev")
+    # 256 TCEs of 4 KiB fit one call; a second one may be due to alignment.
+    expect(sum(mapped.values()) <= 2, f"mapping took {_calls(mapped)}")
+    expect(1 <= sum(unmapped.values()) <= 2, f"unmapping took {_calls(unmapped)}")
+    return f"map: {_calls(mapped)}; unmap: {_calls(unmapped)}"
+
+
+def dmesg_clean(bench):
+    """Kernel log, and DMA faults seen by the PHB."""
+    bench.guest.check_log()
+    expect(not trouble_in(bench.guest.kernel_log), "not clean")
+    for device in bench.scenario.devices:
+        if device not in ("testdev", "edu"):    # those two are made to try what is refused
+            expect(not dma_faults(bench, device), f"{dma_faults(bench, device)} refused accesses of {device}")
+    return "clean"

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Chooses scenarios and runs them, two boots at a time."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from . import guest, kernel, machine, scenario, slow, source, static
+from .ktap import Ktap, Table
+from .say import Fail, Progress
+from .tests import kunit, legacy, life, tour, vfio
+
+BOOTS_AT_ONCE = 2
+
+
+def scenarios(everything, only):
+    """The scenarios of `make check` or `make check-all`."""
+    chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *life.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS]
+    return [one for one in chosen if (everything or not one.only_all) and only in one.label]
+
+
+def run_scenarios(env, chosen, report, objects):
+    """Runs scenarios whose kernels are built."""
+    with ThreadPoolExecutor(BOOTS_AT_ONCE) as pool:
+        for done in [pool.submit(scenario.run, env, one, objects[one.flavour], report) for one in chosen]:
+            done.result()
+
+
+def _build(env, chosen, given, more=()):
+    """{flavour: objects} of everything that the scenarios boot."""
+    objects = dict(given)
+    flavours = {one.flavour for one in chosen} | set(more)
+    # Always: a patch that does not apply or a file that clashes must show.
+    tree = source.prepare(env)
+    # modern first: the others start from a copy of what they share with it.
+    for flavour in sorted(flavours - set(given), key=lambda name: (name.count("-"), "modern" not in name, name)):
+        objects[flavour] = kernel.build(env, tree, flavour)
+    return objects
+
+
+def check(env, everything, only, given):
+    """`make check`: returns the exit status."""
+    chosen = scenarios(everything, only)
+    checks = [test for test in static.FAST + static.SLOW if only in f"static.{test.__name__}"]
+    slowest = everything and (only in "series" or only in "clone")
+    if not chosen and not checks and not slowest:
+        raise Fail(f"no test has {only!r} in its name")
+    objects = _build(env, chosen, given, ["modern-64k"] if checks else [])
+    report = Ktap()
+    static.run(env, checks, objects, report)
+    run_scenarios(env, chosen, report, objects)
+    if slowest:
+        slow.run(env, only, report)
+    return report.finish()
+
+
+def run(env, given):
+    """`make run`: the tour on both platforms, as a table."""
+    chosen = [one for one in tour.SCENARIOS if one.flavour == "modern-64k" and not one.only_all]
+    objects = _build(env, chosen, given)
+    table = Table([one.machine for one in chosen])
+    with Progress("guests " + " and ".join(table.columns)):
+        run_scenarios(env, chosen, table, objects)
+    return table.show()
+
+
+def shell(env, name, flavour, given):
+    """`make shell`: a guest with one of each device and a console for the user."""
+    kind = machine.MACHINES.get(name)
+    if not kind:
+        raise Fail(f"no machine {name}; there are {', '.join(machine.MACHINES)}")
+    one = scenario.Scenario("shell", flavour, name, ("nvme", "e100", "testdev", "edu"), ())
+    with env.locked():
+        objects = _build(env, [one], given)[flavour]
+        command = scenario.command(env, one, objects)
+    subprocess.run([guest.QEMU, *command, "-append", "console=hvc0 quiet tce.shell", "-serial", "mon:stdio"], check=False)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0
+"""KUnit and the Rust doctests, as the guest's kernel log tells them."""
+
+import re
+
+from .. import steps
+from ..scenario import Scenario, Skip
+from ..steps import expect
+
+
+def _count(log, what):
+    """Counts the innermost results of KTAP in a kernel log."""
+    deepest = re.findall(r"^(?: {8}|\t\t| {4})(ok|not ok) \d+ (\S+.*)$", log, re.M)
+    failed = [name for verdict, name in deepest if verdict == "not ok"]
+    good = len(deepest) - len(failed)
+    expect(not failed, f"{len(failed)} failed: {', '.join(failed[:10])}")
+    if not good:
+        raise Skip(f"no {what} in this kernel")
+    return f"{good} tests"
+
+
+def built_in(bench):
+    """KUnit tests and doctests of the kernel crate."""
+    return _count(bench.guest.kernel_log, "test")
+
+
+def driver(bench):
+    """KUnit tests of the driver."""
+    before = len(bench.guest.kernel_log)
+    bench.guest.run("load tce_kunit")
+    bench.guest.check_log()
+    return _count(bench.guest.kernel_log[before:], "test of the driver")
+
+
+SCENARIOS = [Scenario("kunit", "modern-debug-64k", machine, ("testdev",), (built_in, driver, steps.dmesg_clean),
+                      append="kunit.enable=1 kunit.autorun=1") for machine in ("pseries", "powernv10")]
