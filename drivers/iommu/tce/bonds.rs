@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The PEs that translate through a domain: a list that map and unmap read without a lock.
+//!
+//! Map and unmap run in any context and on all CPUs at once, and almost always find one PE. So the
+//! list is read under RCU. Attaching and detaching sleep and are rare; they take a mutex, and wait
+//! for a grace period before a bond that readers may see goes away.
+
+use crate::firmware::Firmware;
+use core::ptr;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        rcu,
+        Arc,
+        Mutex, //
+    }, //
+};
+
+/// The tie between a domain and the windows of one PE.
+pub(crate) struct Bond {
+    port: Arc<dyn Firmware>,
+    closing: Atomic<bool>,
+    next: Atomic<*mut Bond>,
+}
+
+impl Bond {
+    /// Makes a bond that is on no list yet. May sleep.
+    pub(crate) fn new(port: Arc<dyn Firmware>) -> Result<KBox<Self>> {
+        Ok(KBox::new(
+            Self {
+                port,
+                closing: Atomic::new(false),
+                next: Atomic::new(ptr::null_mut()),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The PE's windows.
+    pub(crate) fn port(&self) -> &dyn Firmware {
+        &*self.port
+    }
+
+    /// Whether the PE is about to leave: nothing new is published to it.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+}
+
+/// A list of bonds.
+///
+/// # Invariants
+///
+/// `head` and the `next` of each bond on the list are null or a `KBox<Bond>` that the list owns.
+/// They change only under `writers`, and a bond is freed a grace period after it left the list.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Bonds {
+    head: Atomic<*mut Bond>,
+    #[pin]
+    writers: Mutex<()>,
+}
+
+impl Bonds {
+    /// Makes an empty list.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        // INVARIANT: Empty.
+        pin_init!(Self {
+            head: Atomic::new(ptr::null_mut()),
+            writers <- new_mutex!(()),
+        })
+    }
+
+    /// Goes through the bonds. Any context.
+    pub(crate) fn iter<'a>(&'a self, _rcu: &'a rcu::Guard) -> impl Iterator<Item = &'a Bond> {
+        let mut at = &self.head;
+        core::iter::from_fn(move || {
+            // Acquire pairs with the release in `add`.
+            // SAFETY: By the type invariants a non-null pointer is a bond that is not freed before
+            // a grace period after it left the list, and the RCU lock is held for `'a`.
+            let bond = unsafe { at.load(Acquire).as_ref() }?;
+            at = &bond.next;
+            Some(bond)
+        })
+    }
+
+    /// Adds a bond. May sleep; cannot fail.
+    pub(crate) fn add(&self, bond: KBox<Bond>) {
+        let _writers = self.writers.lock();
+        bond.next.store(self.head.load(Relaxed), Relaxed);
+        // INVARIANT: The list owns the bond from here on.
+        self.head.store(KBox::into_raw(bond), Release);
+    }
+
+    /// Returns the pointer that leads to the bond with `port`, if there is one.
+    ///
+    /// The caller holds `writers`.
+    fn find(&self, port: &Arc<dyn Firmware>) -> Option<&Atomic<*mut Bond>> {
+        let mut at = &self.head;
+        loop {
+            // SAFETY: The caller holds `writers`, so no bond leaves the list.
+            let bond = unsafe { at.load(Relaxed).as_ref() }?;
+            if Arc::ptr_eq(&bond.port, port) {
+                return Some(at);
+            }
+            at = &bond.next;
+        }
+    }
+
+    /// Stops publishing to `port` and waits until everybody has noticed. Sleeps; cannot fail.
+    pub(crate) fn close(&self, port: &Arc<dyn Firmware>) {
+        {
+            let _writers = self.writers.lock();
+            let Some(at) = self.find(port) else { return };
+            // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
+            if let Some(bond) = unsafe { at.load(Relaxed).as_ref() } {
+                bond.closing.store(true, Relaxed);
+            }
+        }
+        rcu::synchronize_rcu();
+    }
+
+    /// Takes `port` off the list and forgets it. Sleeps; cannot fail.
+    pub(crate) fn remove(&self, port: &Arc<dyn Firmware>) {
+        let bond = {
+            let _writers = self.writers.lock();
+            let Some(at) = self.find(port) else { return };
+            let bond = at.load(Relaxed);
+            // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
+            at.store(unsafe { (*bond).next.load(Relaxed) }, Release);
+            bond
+        };
+        rcu::synchronize_rcu();
+        // SAFETY: The list owned the bond; it left the list a grace period ago, so no reader has it.
+        drop(unsafe { KBox::from_raw(bond) });
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Bonds {
+    fn drop(self: Pin<&mut Self>) {
+        let mut at = self.head.load(Relaxed);
+        while !at.is_null() {
+            // SAFETY: The list owns its bonds, and with `&mut self` there are no readers.
+            let bond = unsafe { KBox::from_raw(at) };
+            at = bond.next.load(Relaxed);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The three kinds of domain that a device can be attached to.
+
+pub(crate) mod blocked;
+pub(crate) mod paging;
+pub(crate) mod platform;

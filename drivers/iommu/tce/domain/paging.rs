@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The paging domain: DMA translates through the domain's own TCE tables.
+//!
+//! dma-iommu, VFIO and iommufd use it through the IOMMU core. `map` and `unmap` only write the
+//! tables; `iotlb_sync_map` and `iotlb_sync` make firmware follow, once for a whole scatterlist.
+
+use crate::{
+    driver::Tce,
+    layout::{
+        cpu_page_shift,
+        IobaRange, //
+    },
+    pe::Target,
+    space::{
+        Access,
+        Space, //
+    }, //
+};
+use kernel::{
+    io::PhysAddr,
+    iommu::{
+        self,
+        AttachCtx,
+        EndpointCtx,
+        Geometry,
+        IotlbGather,
+        Iova,
+        IovaRange,
+        MapError,
+        MapRequest,
+        PageSize,
+        PageSizes,
+        Pages,
+        ProtFlag,
+        UnmapRequest, //
+    },
+    powerpc::window::{
+        Ioba,
+        PageShift, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// See the module documentation.
+pub(crate) struct Paging {
+    space: Arc<Space>,
+}
+
+fn ioba(iova: Iova) -> Ioba {
+    Ioba::new(iova.get())
+}
+
+fn ioba_range(range: IovaRange) -> IobaRange {
+    IobaRange {
+        first: ioba(range.first()),
+        last: ioba(range.last()),
+    }
+}
+
+/// The other way round.
+pub(crate) fn iova_range(range: IobaRange) -> Option<IovaRange> {
+    IovaRange::new(Iova::new(range.first.get()), Iova::new(range.last.get()))
+}
+
+// SAFETY:
+// - A TCE is present only between `map` and `unmap`, and a PE translates only through the tables of
+//   the domain it is attached to.
+// - `withdraw` and `flush` return when no PE uses the cleared TCEs any more, and they run in
+//   `iotlb_sync` and `flush_iotlb_all`.
+// - All methods take shared references to `Space`, whose operations may run concurrently.
+#[vtable]
+unsafe impl iommu::PagingOps for Paging {
+    type Driver = Tce;
+
+    fn new(ctx: &EndpointCtx<'_, Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
+        let layout = ctx.endpoint().pe().layout();
+        let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
+        let geometry = Geometry {
+            // VFIO type1 wants a page size that all PEs of a container have: that of the CPU.
+            pages: PageSizes::of(size(layout.granule())?).with(size(cpu_page_shift()?)?),
+            aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
+        };
+        let space = Space::new(layout)?;
+        Ok((geometry, Ok(Self { space })))
+    }
+
+    fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, Tce>) -> Result {
+        // SAFETY: This is the `attach_dev` callback of the IOMMU core.
+        unsafe { ctx.endpoint().attach(&Target::Paging(&self.space)) }
+    }
+
+    fn map(self: Pin<&Self>, req: &MapRequest) -> Result<(), MapError> {
+        let prot = req.prot();
+        let access = Access {
+            read: prot.contains(ProtFlag::Read),
+            write: prot.contains(ProtFlag::Write),
+        };
+        // A TCE without permissions is no mapping, and one that leads to MMIO fences the PHB.
+        if !(access.read || access.write) || prot.contains(ProtFlag::Mmio) {
+            return Err(EINVAL.into());
+        }
+        let page = PageShift::new(req.page_size().shift()).ok_or(EINVAL)?;
+        self.space
+            .map(
+                ioba_range(req.range()),
+                req.paddr(),
+                page,
+                access,
+                req.flags(),
+            )
+            .map_err(|(error, bytes)| MapError {
+                error,
+                // CAST: Less than the size of the request.
+                mapped: Pages::new(bytes.wrapping_shr(req.page_size().shift()) as usize),
+            })
+    }
+
+    fn unmap(self: Pin<&Self>, req: &UnmapRequest, gather: &mut IotlbGather<'_>) -> Pages {
+        let bytes = self.space.unmap(ioba_range(req.range()));
+        if let Some(range) = IovaRange::from_len(req.iova(), bytes) {
+            if gather.is_queued() {
+                // A flush comes later and kills caches, but no hypervisor copies.
+                if self.space.has_copies() {
+                    self.space.withdraw(ioba_range(range));
+                }
+            } else {
+                if gather.is_disjoint(range) {
+                    self.iotlb_sync(gather);
+                }
+                gather.add(range);
+            }
+        }
+        // CAST: At most the size of the request.
+        Pages::new(bytes.wrapping_shr(req.page_size().shift()) as usize)
+    }
+
+    fn iova_to_phys(self: Pin<&Self>, iova: Iova) -> Option<PhysAddr> {
+        self.space.translate(ioba(iova))
+    }
+
+    fn iotlb_sync_map(self: Pin<&Self>, range: IovaRange) -> Result {
+        self.space.publish(ioba_range(range))
+    }
+
+    fn iotlb_sync(self: Pin<&Self>, gather: &mut IotlbGather<'_>) {
+        if let Some(range) = gather.take() {
+            self.space.withdraw(ioba_range(range));
+        }
+    }
+
+    fn flush_iotlb_all(self: Pin<&Self>) {
+        self.space.flush();
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver as the IOMMU core sees it.
+
+use crate::{
+    domain::{
+        blocked::BLOCKED,
+        paging::{
+            iova_range,
+            Paging, //
+        },
+        platform::PLATFORM, //
+    },
+    endpoint::{
+        is_in_use,
+        Endpoint,
+        PeList, //
+    }, //
+};
+use kernel::{
+    device::Device,
+    iommu::{
+        self,
+        resv,
+        Cap,
+        EndpointCtx,
+        Group,
+        Instance,
+        Instances,
+        Ops,
+        Prot,
+        ReservedRegions, //
+    },
+    pci,
+    powerpc::tce::TableGroup,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+
+/// The TCE driver.
+pub(crate) struct Tce;
+
+/// Its operations. A static, because the core compares the address.
+pub(crate) static OPS: Ops<Tce> = Ops::new().blocked(&BLOCKED).identity(&PLATFORM);
+
+#[vtable]
+impl iommu::Driver for Tce {
+    type Instance = Arc<PeList>;
+    type Endpoint = Endpoint;
+    type Paging = Paging;
+
+    fn probe_device<'p>(
+        dev: &Device,
+        mut all: Instances<'p, Self>,
+    ) -> Result<(&'p Instance<Self>, impl PinInit<Endpoint, Error>)> {
+        // SAFETY: The handle goes into the PE, which is dropped with its last endpoint: the core
+        // releases a device before the platform takes its PE down.
+        let group = unsafe { TableGroup::of_device(dev) }?;
+        let instance = all.find(|_| true).ok_or(ENODEV)?;
+        // The core gives up on all devices if one answers anything but `ENODEV`, so a PE that
+        // cannot be had stays with the platform and says why.
+        let endpoint = instance.data().add(dev, group).map_err(|e| {
+            if e == EBUSY {
+                dev_info!(dev, "PE in use; taken over when its driver unbinds\n");
+            } else {
+                dev_warn!(
+                    dev,
+                    "cannot take over the DMA windows ({e:?}); left to the platform\n"
+                );
+            }
+            ENODEV
+        })?;
+        Ok((instance, Ok(endpoint)))
+    }
+
+    fn device_group(ctx: &EndpointCtx<'_, Self>) -> Result<ARef<Group>> {
+        TableGroup::device_group(ctx.device())
+    }
+
+    fn probe_finalize(ctx: &EndpointCtx<'_, Self>) {
+        if ctx.endpoint().pe().layout().has_high_window() {
+            ctx.prefer_64bit_iova();
+        }
+    }
+
+    fn capable(_: &EndpointCtx<'_, Self>, cap: Cap) -> bool {
+        // On pSeries deferring costs nothing and gains little: a copy of the hypervisor is
+        // withdrawn at once even so.
+        matches!(cap, Cap::CacheCoherency | Cap::DeferredFlush)
+    }
+
+    fn reserved_regions(ctx: &EndpointCtx<'_, Self>, out: &mut ReservedRegions<'_>) {
+        for range in ctx.endpoint().pe().layout().reserved() {
+            let Some(range) = iova_range(range) else {
+                continue;
+            };
+            if let Err(e) = out.add(range, Prot::empty(), resv::Kind::Reserved) {
+                dev_warn!(ctx.device(), "cannot report a reserved DMA range ({e:?})\n");
+            }
+        }
+    }
+}
+
+/// Takes PEs over when the driver that kept them from us lets go.
+pub(crate) struct Adopt;
+
+impl pci::DriverUnbound for Adopt {
+    fn driver_unbound(dev: &Device) {
+        // SAFETY: The handle is dropped before this returns, and `dev` is registered until then.
+        let Ok(group) = (unsafe { TableGroup::of_device(dev) }) else {
+            return;
+        };
+        if !is_in_use(&group) {
+            group.for_each_device(|dev| {
+                // A device that the driver has already answers `EBUSY`.
+                group.add_device(dev).ok();
+            });
+        }
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The calls that firmware offers for one PE.
+//!
+//! [`Calls`] is the border to the outside: above it there is no hardware, and tests put a firmware
+//! of their own below it.
+
+use kernel::{
+    device::Device,
+    powerpc::{
+        mem::TceList,
+        window::{
+            Ioba,
+            Liobn,
+            PageShift,
+            Query,
+            Root,
+            Tce,
+            TceIndex,
+            Tces,
+            Window, //
+        }, //
+    },
+    prelude::*, //
+};
+
+/// The calls for one PE. The device that some of them take is any device of the PE.
+///
+/// Calls that change windows do not run at the same time for one PE; the mutex of
+/// [`Pe`](crate::pe::Pe) sees to that. `H_` calls exist on pSeries, `kill` on PowerNV.
+pub(crate) trait Calls: Send + Sync + 'static {
+    /// Asks what windows the PE has and may have. May sleep.
+    fn query(&self, dev: &Device) -> Result<Query>;
+
+    /// The end of RAM in bytes, with all that can be added later.
+    fn max_ram(&self) -> u64;
+
+    /// Gives all windows to the platform's DMA code, or takes them from it. May sleep.
+    ///
+    /// Taken, a PE on pSeries has the default window with no TCE set, one on PowerNV no window.
+    fn set_platform(&self, dev: &Device, on: bool) -> Result;
+
+    /// Opens window `num`. May sleep. After an error nothing is open.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the windows of the PE. `root` is the root of a TCE table that stays one
+    /// until the window is closed, and whose TCEs lead to memory that devices may access.
+    unsafe fn open_window(
+        &self,
+        dev: &Device,
+        num: u32,
+        root: Option<Root>,
+        shift: PageShift,
+        tces: Tces,
+    ) -> Result<Window>;
+
+    /// Closes window `num`. May sleep. After an error it is still open.
+    fn close_window(&self, dev: &Device, num: u32) -> Result;
+
+    /// Makes the PHB forget the TCEs of a run, or all of the PE. Any context.
+    ///
+    /// Stores to the table that came before are visible to the PHB. When it returns, no device
+    /// reaches memory through the old TCEs.
+    fn kill(&self, run: Option<(&Window, TceIndex, Tces)>);
+
+    /// Whether [`put_indirect`](Self::put_indirect) and [`stuff`](Self::stuff) are there.
+    fn multi_tce(&self) -> bool;
+
+    /// `H_PUT_TCE`. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the window, and until the TCE is cleared devices may access its page.
+    unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused>;
+
+    /// `H_PUT_TCE_INDIRECT` of the first `n` TCEs of `list`. Any context.
+    ///
+    /// After an error any of them may be set.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put`](Self::put), for all of the TCEs.
+    unsafe fn put_indirect(
+        &self,
+        liobn: Liobn,
+        ioba: Ioba,
+        list: &TceList,
+        n: usize,
+    ) -> Result<(), Refused>;
+
+    /// `H_STUFF_TCE` of `n` (at most 512) empty TCEs. Any context.
+    fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused>;
+}
+
+/// A hypervisor's answer other than success.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    /// The code of PAPR, for messages.
+    pub(crate) code: c_long,
+    /// What it means to callers.
+    pub(crate) error: Error,
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
+}

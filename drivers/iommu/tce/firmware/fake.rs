@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A firmware for tests that is stricter than any emulator.
+//!
+//! It behaves like the machine where that hurts: the PHB caches TCEs until they are killed, a DMA
+//! without a valid TCE freezes the PE, hypercalls take no more than 512 TCEs and may stop half way,
+//! windows are limited in number and size, and any call can be made to fail. Tests do DMA with
+//! [`Fake::dma`] and learn where it went.
+
+use crate::firmware::calls::{
+    Calls,
+    Refused, //
+};
+use kernel::{
+    device::Device,
+    io::PhysAddr,
+    new_spinlock_irq,
+    powerpc::{
+        mem::TceList,
+        window::{
+            Firmware as Kind,
+            Ioba,
+            Liobn,
+            PageShift,
+            PageShifts,
+            Query,
+            Root,
+            Tce,
+            TceIndex,
+            Tces,
+            Window,
+            WindowId,
+            MAX_WINDOWS, //
+        }, //
+    },
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc,
+        SpinLockIrq, //
+    }, //
+};
+
+/// The PAPR codes that the fake answers with.
+const H_PARAMETER: c_long = -4;
+const H_HARDWARE: c_long = -1;
+
+/// How the fake differs from one machine to another.
+#[derive(Clone, Copy)]
+pub(crate) struct Model {
+    /// The interface.
+    pub(crate) kind: Kind,
+    /// PHB4 and later: a kill of some TCEs kills all of the PE.
+    pub(crate) kills_pe: bool,
+    /// PAPR: the hypervisor takes lists.
+    pub(crate) multi_tce: bool,
+    /// PAPR: a second window may be opened.
+    pub(crate) ddw: bool,
+    /// The page sizes of further windows.
+    pub(crate) page_sizes: u64,
+}
+
+impl Model {
+    /// QEMU's pseries.
+    pub(crate) const PSERIES: Self = Self {
+        kind: Kind::Papr,
+        kills_pe: false,
+        multi_tce: true,
+        ddw: true,
+        page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 24,
+    };
+    /// A PHB4 or PHB5.
+    pub(crate) const PHB4: Self = Self {
+        kind: Kind::Ioda,
+        kills_pe: true,
+        multi_tce: false,
+        ddw: false,
+        page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 30,
+    };
+    /// A PHB3: kills are exact.
+    pub(crate) const PHB3: Self = Self {
+        kills_pe: false,
+        page_sizes: 1 << 12 | 1 << 16 | 1 << 24 | 1 << 28,
+        ..Self::PHB4
+    };
+}
+
+/// An open window.
+struct Opened {
+    window: Window,
+    /// IODA: what the TVE points at.
+    root: Option<Root>,
+    /// PAPR: the hypervisor's table.
+    table: KVVec<Tce>,
+}
+
+/// A TCE that the PHB remembers.
+struct Cached {
+    window: usize,
+    index: TceIndex,
+    tce: Tce,
+}
+
+struct State {
+    platform: bool,
+    windows: [Option<Opened>; MAX_WINDOWS],
+    cache: KVVec<Cached>,
+    frozen: bool,
+    /// Counts the calls that can fail; the one with number `fail_at` does.
+    calls: u64,
+    fail_at: Option<u64>,
+    /// What no driver should do; none of these is an error for the caller.
+    sins: usize,
+    kills: usize,
+    hcalls: usize,
+}
+
+/// The firmware below one PE.
+#[pin_data]
+pub(crate) struct Fake {
+    model: Model,
+    #[pin]
+    state: SpinLockIrq<State>,
+}
+
+/// The first LIOBN; a window that is opened again gets the same one.
+const LIOBN: u32 = 0x8000_0000;
+/// The default window of PAPR: 16 MiB is enough for tests.
+const DEFAULT_TCES: u64 = 1 << 12;
+/// The largest further window of PAPR.
+const MAX_TCES: u64 = 1 << 17;
+/// Where the second window begins.
+const HIGH_BASE: u64 = 1 << 59;
+
+impl Fake {
+    /// A PE that the platform has. May sleep.
+    pub(crate) fn new(model: Model) -> Result<Arc<Self>> {
+        let mut windows = [None, None];
+        if let Kind::Papr = model.kind {
+            windows[0] = Some(Self::default_window()?);
+        }
+        Arc::pin_init(
+            pin_init!(Self {
+                model,
+                state <- new_spinlock_irq!(State {
+                    platform: true,
+                    windows,
+                    cache: KVVec::new(),
+                    frozen: false,
+                    calls: 0,
+                    fail_at: None,
+                    sins: 0,
+                    kills: 0,
+                    hcalls: 0,
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn default_window() -> Result<Opened> {
+        let tces = Tces::new(DEFAULT_TCES);
+        Self::opened(0, Ioba::new(0), PageShift::SHIFT_4K, tces, None)
+    }
+
+    fn opened(
+        num: u32,
+        base: Ioba,
+        shift: PageShift,
+        tces: Tces,
+        root: Option<Root>,
+    ) -> Result<Opened> {
+        let id = WindowId::new(LIOBN + num);
+        let window = Window::new(base, tces, shift, id).ok_or(EINVAL)?;
+        let mut table = KVVec::new();
+        if root.is_none() {
+            table.resize(tces.get() as usize, Tce::NONE, GFP_KERNEL)?;
+        }
+        Ok(Opened {
+            window,
+            root,
+            table,
+        })
+    }
+
+    /// Makes call number `n` from now on (counted from 0) fail, or none.
+    pub(crate) fn fail_at(&self, n: Option<u64>) {
+        let mut state = self.state.lock();
+        state.calls = 0;
+        state.fail_at = n;
+    }
+
+    /// Whether the call that was to fail has come.
+    pub(crate) fn has_failed(&self) -> bool {
+        let state = self.state.lock();
+        state.fail_at.is_some_and(|n| state.calls > n)
+    }
+
+    /// A device of the PE does DMA. Returns the physical address it reaches.
+    ///
+    /// [`None`] means that the access was stopped, and froze the PE.
+    pub(crate) fn dma(&self, ioba: Ioba, write: bool) -> Option<PhysAddr> {
+        let mut state = self.state.lock();
+        if state.frozen {
+            return None;
+        }
+        let reached = Self::translate(&mut state, ioba, write);
+        state.frozen = reached.is_none();
+        reached
+    }
+
+    fn translate(state: &mut State, ioba: Ioba, write: bool) -> Option<PhysAddr> {
+        let number = (ioba.get() >> 59 & 1) as usize;
+        let opened = state.windows.get(number)?.as_ref()?;
+        let (window, root) = (opened.window, opened.root);
+        let index = window.index_of(ioba)?;
+        let cached = state
+            .cache
+            .iter()
+            .find(|c| c.window == number && c.index == index)
+            .map(|c| c.tce);
+        let tce = match (cached, root) {
+            (Some(tce), _) => tce,
+            (None, None) => *opened.table.get(index.get() as usize)?,
+            (None, Some(root)) => {
+                let tce = walk(root, index)?;
+                let entry = Cached {
+                    window: number,
+                    index,
+                    tce,
+                };
+                // Sleeping is not allowed here; a full cache forgets nothing, it just learns no more.
+                state.cache.push(entry, GFP_ATOMIC).ok();
+                tce
+            }
+        };
+        let allowed = match write {
+            true => tce.can_write(),
+            false => tce.can_read(),
+        };
+        allowed.then(|| tce.addr() | window.shift.offset(ioba.get()))
+    }
+
+    /// Ends a freeze, as error recovery does.
+    pub(crate) fn thaw(&self) {
+        self.state.lock().frozen = false;
+    }
+
+    /// Whether the platform has the PE, as it was before the driver came.
+    pub(crate) fn is_as_before(&self) -> bool {
+        let state = self.state.lock();
+        let [low, high] = &state.windows;
+        let low_is = match self.model.kind {
+            Kind::Papr => low
+                .as_ref()
+                .is_some_and(|w| w.table.iter().all(|tce| !tce.is_present())),
+            Kind::Ioda => low.is_none(),
+        };
+        state.platform && low_is && high.is_none()
+    }
+
+    /// Violations of the interface so far.
+    pub(crate) fn sins(&self) -> usize {
+        self.state.lock().sins
+    }
+
+    /// Kills so far.
+    pub(crate) fn kills(&self) -> usize {
+        self.state.lock().kills
+    }
+
+    /// Hypercalls so far.
+    pub(crate) fn hcalls(&self) -> usize {
+        self.state.lock().hcalls
+    }
+
+    /// Counts a call; says whether it is the one to fail.
+    fn call(state: &mut State) -> bool {
+        let now = state.calls;
+        state.calls += 1;
+        state.fail_at == Some(now)
+    }
+
+    /// Changes TCEs of the window with `liobn`; `tce(i)` is the one for the `i`-th.
+    ///
+    /// If the call is to fail, it does so after half of them.
+    fn change(
+        &self,
+        liobn: Liobn,
+        ioba: Ioba,
+        n: usize,
+        tce: impl Fn(usize) -> Tce,
+    ) -> Result<(), Refused> {
+        let refuse = |code| Refused { code, error: EIO };
+        let mut state = self.state.lock();
+        state.hcalls += 1;
+        let fails = Self::call(&mut state);
+        if state.platform {
+            state.sins += 1;
+        }
+        let found = state
+            .windows
+            .iter_mut()
+            .flatten()
+            .find(|w| w.window.id.liobn() == liobn);
+        let range = found.and_then(|w| {
+            let first = w.window.index_of(ioba)?.get() as usize;
+            w.table.get_mut(first..first.checked_add(n)?)
+        });
+        let (Some(entries), 1..=TceList::LEN) = (range, n) else {
+            state.sins += 1;
+            return Err(refuse(H_PARAMETER));
+        };
+        let stop = if fails { n / 2 } else { n };
+        for (i, entry) in entries.iter_mut().enumerate().take(stop) {
+            *entry = tce(i);
+        }
+        match fails {
+            true => Err(refuse(H_HARDWARE)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Walks a table in memory as the hardware does.
+fn walk(root: Root, index: TceIndex) -> Option<Tce> {
+    let mut addr = root.addr;
+    for level in (0..root.levels).rev() {
+        let slot =
+            index.get() >> (level * root.level_tces.get().ilog2()) & (root.level_tces.get() - 1);
+        // SAFETY: The driver gave the root of a table; a node stays as long as the window is open.
+        let node = unsafe { TceList::from_phys(addr) };
+        let tce = Tce::from_be(node.word(slot as usize)?.load(Relaxed));
+        if !tce.is_present() {
+            return None;
+        }
+        if level == 0 {
+            return Some(tce);
+        }
+        addr = tce.addr();
+    }
+    None
+}
+
+impl Calls for Fake {
+    fn query(&self, _: &Device) -> Result<Query> {
+        let mut state = self.state.lock();
+        if Self::call(&mut state) {
+            return Err(EIO);
+        }
+        let id = |n| WindowId::new(LIOBN + n);
+        let shift = PageShift::SHIFT_4K;
+        let (windows, max_levels) = match self.model.kind {
+            Kind::Papr => {
+                let window = |n: usize| state.windows[n].as_ref().map(|w| w.window);
+                ([window(0), window(1)], 0)
+            }
+            Kind::Ioda => {
+                let window = |n: u32| {
+                    let base = Ioba::new(u64::from(n) * HIGH_BASE);
+                    Window::new(base, Tces::new(HIGH_BASE >> 12), shift, id(n))
+                };
+                ([window(0), window(1)], 5)
+            }
+        };
+        Ok(Query {
+            firmware: self.model.kind,
+            nr_windows: if self.model.ddw || max_levels > 0 {
+                2
+            } else {
+                1
+            },
+            page_sizes: PageShifts::new(self.model.page_sizes),
+            max_tces: Tces::new(if self.model.ddw { MAX_TCES } else { 0 }),
+            max_levels,
+            windows,
+            mmio32: (max_levels > 0).then(|| Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff)),
+        })
+    }
+
+    fn max_ram(&self) -> u64 {
+        4 << 30
+    }
+
+    fn set_platform(&self, _: &Device, on: bool) -> Result {
+        // Memory cannot be had with the lock held, nor freed in a test of leaks.
+        let fresh = match self.model.kind {
+            Kind::Papr => Some(Self::default_window()?),
+            Kind::Ioda => None,
+        };
+        let mut state = self.state.lock();
+        if Self::call(&mut state) {
+            return Err(EIO);
+        }
+        let old = core::mem::replace(&mut state.windows, [fresh, None]);
+        state.cache.clear();
+        state.platform = on;
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    unsafe fn open_window(
+        &self,
+        _: &Device,
+        num: u32,
+        root: Option<Root>,
+        shift: PageShift,
+        tces: Tces,
+    ) -> Result<Window> {
+        let base = Ioba::new(u64::from(num) * HIGH_BASE);
+        let new = Self::opened(num, base, shift, tces, root)?;
+        let window = new.window;
+        let mut state = self.state.lock();
+        if Self::call(&mut state) {
+            return Err(EIO);
+        }
+        let papr = matches!(self.model.kind, Kind::Papr);
+        let fits = if papr {
+            num == 1 && self.model.ddw && root.is_none() && tces.get() <= MAX_TCES
+        } else {
+            // The walk must reach exactly the TCEs of the window.
+            root.is_some_and(|r| r.levels * r.level_tces.get().ilog2() == tces.get().ilog2())
+        };
+        let fits = fits && self.model.page_sizes & shift.bytes() != 0;
+        let free = state.windows.get(num as usize).is_some_and(Option::is_none);
+        if state.platform || !fits || !free {
+            state.sins += 1;
+            return Err(EINVAL);
+        }
+        state.cache.retain(|c| c.window != num as usize);
+        state.windows[num as usize] = Some(new);
+        Ok(window)
+    }
+
+    fn close_window(&self, _: &Device, num: u32) -> Result {
+        let mut state = self.state.lock();
+        if Self::call(&mut state) {
+            return Err(EIO);
+        }
+        let old = state.windows.get_mut(num as usize).and_then(Option::take);
+        // PAPR wants the TCEs cleared first.
+        if old
+            .iter()
+            .any(|w| w.table.iter().any(|tce| tce.is_present()))
+        {
+            state.sins += 1;
+        }
+        state.cache.retain(|c| c.window != num as usize);
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    fn kill(&self, run: Option<(&Window, TceIndex, Tces)>) {
+        let mut state = self.state.lock();
+        state.kills += 1;
+        match run {
+            Some((window, first, count)) if !self.model.kills_pe => {
+                let number = (window.id.get() - LIOBN) as usize;
+                let killed = first.get()..first.get() + count.get();
+                state
+                    .cache
+                    .retain(|c| c.window != number || !killed.contains(&c.index.get()));
+            }
+            _ => state.cache.clear(),
+        }
+    }
+
+    fn multi_tce(&self) -> bool {
+        self.model.multi_tce
+    }
+
+    unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused> {
+        self.change(liobn, ioba, 1, |_| tce)
+    }
+
+    unsafe fn put_indirect(
+        &self,
+        liobn: Liobn,
+        ioba: Ioba,
+        list: &TceList,
+        n: usize,
+    ) -> Result<(), Refused> {
+        if !self.model.multi_tce {
+            self.state.lock().sins += 1;
+        }
+        self.change(liobn, ioba, n, |i| {
+            list.word(i)
+                .map_or(Tce::NONE, |word| Tce::from_be(word.load(Relaxed)))
+        })
+    }
+
+    fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
+        if !self.model.multi_tce {
+            self.state.lock().sins += 1;
+        }
+        self.change(liobn, ioba, n.get() as usize, |_| Tce::NONE)
+    }
+}

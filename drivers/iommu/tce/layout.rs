@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which windows a PE gets, and what a paging domain looks like on them.
+//!
+//! POWER translates DMA through *windows*: ranges of bus addresses, each with its own TCE table and
+//! its own page size. A PE has at most two: one low window, which every device reaches, and one
+//! high window for devices that drive 64 address bits. The IOMMU core knows one aperture and one
+//! granule per domain, so a [`Layout`] presents both windows as one aperture with a hole, and the
+//! larger page size as the granule.
+//!
+//! ```text
+//!   0            4G (PowerNV: 32-bit MMIO below)      1<<59
+//!   |-- window 0 --|xx|--...--|xxxxxxxxx hole xxxxxxxxx|-- window 1 --|
+//!   |<---------------------------- aperture ------------------------->|
+//! ```
+
+use core::ops::RangeInclusive;
+use kernel::{
+    page::PAGE_SHIFT,
+    powerpc::window::{
+        Ioba,
+        PageShift,
+        PageShifts,
+        TceIndex,
+        Tces,
+        Window, //
+    },
+    prelude::*, //
+};
+
+/// The most windows a PE can have.
+pub(crate) const MAX_WINDOWS: usize = 2;
+
+/// An inclusive range of bus addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IobaRange {
+    /// The first address.
+    pub(crate) first: Ioba,
+    /// The last address.
+    pub(crate) last: Ioba,
+}
+
+/// A run of TCEs of one window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TceRun {
+    /// The first TCE, counted from the base of the window.
+    pub(crate) first: TceIndex,
+    /// How many; never 0.
+    pub(crate) count: Tces,
+}
+
+/// Names one of the windows of a PE: 0 is the low one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WindowNumber(pub(crate) usize);
+
+/// The windows of a PE, as a paging domain sees them.
+///
+/// # Invariants
+///
+/// The windows are in ascending order, do not overlap, and none has pages larger than `granule`,
+/// which is at most `PAGE_SIZE`.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    low: Window,
+    high: Option<Window>,
+    granule: PageShift,
+    mmio: Option<IobaRange>,
+}
+
+impl Layout {
+    /// Describes a PE with one or two windows.
+    ///
+    /// `mmio` is the range of bus addresses that the PHB routes to 32-bit MMIO. Fails with
+    /// [`EINVAL`] if the windows overlap or have pages larger than the CPU's: the IOMMU core
+    /// cannot use a granule above `PAGE_SIZE`.
+    pub(crate) fn new(
+        low: Window,
+        high: Option<Window>,
+        mmio: Option<RangeInclusive<Ioba>>,
+    ) -> Result<Self> {
+        let granule = match &high {
+            Some(high) if high.base <= low.last() => return Err(EINVAL),
+            Some(high) => high.shift.max(low.shift),
+            None => low.shift,
+        };
+        if granule > cpu_page_shift()? {
+            return Err(EINVAL);
+        }
+        // INVARIANT: Checked above.
+        Ok(Self {
+            low,
+            high,
+            granule,
+            mmio: mmio.map(|range| IobaRange {
+                first: *range.start(),
+                last: *range.end(),
+            }),
+        })
+    }
+
+    /// The page size of a domain on these windows.
+    pub(crate) fn granule(&self) -> PageShift {
+        self.granule
+    }
+
+    /// The windows in ascending order.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (WindowNumber, &Window)> {
+        [(0, Some(&self.low)), (1, self.high.as_ref())]
+            .into_iter()
+            .filter_map(|(n, window)| Some((WindowNumber(n), window?)))
+    }
+
+    /// Whether a 64-bit device has a window of its own.
+    pub(crate) fn has_high_window(&self) -> bool {
+        self.high.is_some()
+    }
+
+    /// Everything between the first and the last translatable address.
+    pub(crate) fn aperture(&self) -> IobaRange {
+        IobaRange {
+            first: self.low.base,
+            last: self.high.as_ref().unwrap_or(&self.low).last(),
+        }
+    }
+
+    /// The parts of the aperture where nothing can be mapped.
+    pub(crate) fn reserved(&self) -> impl Iterator<Item = IobaRange> {
+        let hole = self.high.as_ref().and_then(|high| {
+            let first = self.low.last().checked_add(1)?;
+            let last = Ioba::new(high.base.get().checked_sub(1)?);
+            (first <= last).then_some(IobaRange { first, last })
+        });
+        let aperture = self.aperture();
+        let mmio = self.mmio.and_then(|mmio| {
+            let first = mmio.first.max(aperture.first);
+            let last = mmio.last.min(aperture.last);
+            (first <= last).then_some(IobaRange { first, last })
+        });
+        [mmio, hole].into_iter().flatten()
+    }
+
+    /// Finds the window that holds all of `range`, and where in it.
+    ///
+    /// Returns [`None`] if the range touches a hole or the 32-bit MMIO range.
+    pub(crate) fn locate(&self, range: IobaRange) -> Option<(WindowNumber, &Window, TceRun)> {
+        if let Some(mmio) = self.mmio {
+            if range.first <= mmio.last && mmio.first <= range.last {
+                return None;
+            }
+        }
+        let (number, window) = self
+            .windows()
+            .find(|(_, w)| w.contains(range.first) && w.contains(range.last))?;
+        let first = window.index_of(range.first)?;
+        let last = window.index_of(range.last)?;
+        let count = last.get().checked_sub(first.get())?.checked_add(1)?;
+        let run = TceRun {
+            first,
+            count: Tces::new(count),
+        };
+        Some((number, window, run))
+    }
+
+    /// The part of each window that `range` covers. Addresses outside the windows are skipped.
+    pub(crate) fn split(
+        &self,
+        range: IobaRange,
+    ) -> impl Iterator<Item = (WindowNumber, &Window, TceRun)> {
+        self.windows().filter_map(move |(number, window)| {
+            let first = window.index_of(range.first.max(window.base))?;
+            let last = window.index_of(range.last.min(window.last()))?;
+            let count = last.get().checked_sub(first.get())?.checked_add(1)?;
+            let run = TceRun {
+                first,
+                count: Tces::new(count),
+            };
+            Some((number, window, run))
+        })
+    }
+
+    /// Whether a domain made for `self` works on a PE with the windows `other`.
+    ///
+    /// Only the identifiers that firmware gave the windows may differ.
+    pub(crate) fn is_compatible(&self, other: &Layout) -> bool {
+        self.granule == other.granule
+            && self.mmio == other.mmio
+            && self.high.is_some() == other.high.is_some()
+            && self
+                .windows()
+                .zip(other.windows())
+                .all(|((_, a), (_, b))| a.base == b.base && a.tces == b.tces && a.shift == b.shift)
+    }
+}
+
+/// The page shift of the CPU: no IOMMU page may be larger.
+pub(crate) fn cpu_page_shift() -> Result<PageShift> {
+    // CAST: `PAGE_SHIFT` is at most 18.
+    PageShift::new(PAGE_SHIFT as u32).ok_or(EINVAL)
+}
+
+/// Chooses page size and size of a further window on pSeries.
+///
+/// The table lives in the hypervisor, which reserves 8 bytes for every TCE of the window, so it
+/// covers twice the memory that the partition can have (at least 64 GiB) and no more. `largest` is
+/// the most TCEs that firmware offers. Returns [`None`] if no offered page size fits the CPU's, or
+/// if the window would not even reach 4 GiB.
+pub(crate) fn plan_high_window(
+    shifts: PageShifts,
+    largest: Tces,
+    max_ram: u64,
+) -> Option<(PageShift, Tces)> {
+    const MIN_BYTES: u64 = 1 << 36;
+    /// Window sizes are 32-bit TCE counts in current hypervisors.
+    const MAX_TCES: u64 = 1 << 31;
+    const WORTHWHILE: u64 = 1 << 32;
+
+    let shift = shifts.largest_up_to(cpu_page_shift().ok()?)?;
+    let bytes = max_ram
+        .checked_mul(2)?
+        .checked_next_power_of_two()?
+        .max(MIN_BYTES);
+    let offered = largest.get().min(MAX_TCES);
+    let offered = 1u64.wrapping_shl(offered.checked_ilog2()?);
+    let tces = Tces::new(shift.pages(bytes).min(offered));
+    (tces.bytes(shift)? > WORTHWHILE).then_some((shift, tces))
+}

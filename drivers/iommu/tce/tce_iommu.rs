@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOMMU driver for POWER: TCE tables on pSeries (PAPR) and PowerNV (IODA2).
+//!
+//! A PCI host bridge of POWER translates DMA through Translation Control Entries (TCEs), one for
+//! each page, in tables that each partitionable endpoint (PE) has for itself. This driver gives the
+//! IOMMU core blocked, platform and paging domains on that hardware.
+//!
+//! From the ground up, each module uses only those before it:
+//!
+//! * [`layout`]: which windows a PE has and how they make up one aperture;
+//! * [`table`]: the TCE table, a radix tree;
+//! * [`firmware`]: the hypervisor and OPAL behind one trait;
+//! * [`bonds`]: the PEs of a domain, as map and unmap read them;
+//! * [`space`]: the tables of a domain and how PEs follow them;
+//! * [`pe`]: one PE, and its way between domains;
+//! * [`debugfs`]: what an administrator sees of a PE;
+//! * [`endpoint`]: devices, and the list of PEs;
+//! * [`domain`]: the kinds of domain;
+//! * [`driver`]: what the IOMMU core calls.
+
+mod bonds;
+mod debugfs;
+mod domain;
+mod driver;
+mod endpoint;
+mod firmware;
+mod layout;
+mod pe;
+mod space;
+mod table;
+
+use kernel::{
+    iommu,
+    pci,
+    powerpc::tce,
+    prelude::*, //
+};
+
+module! {
+    type: TceIommu,
+    name: "tce_iommu",
+    authors: ["TCE IOMMU maintainers"],
+    description: "IOMMU driver for POWER TCE hardware",
+    license: "GPL",
+}
+
+struct TceIommu {
+    // Dropped first: no PE is adopted once the driver unregisters.
+    _adopt: Pin<KBox<pci::DriverUnboundRegistration<driver::Adopt>>>,
+    _registration: iommu::Registration<driver::Tce>,
+}
+
+impl kernel::Module for TceIommu {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        if tce::is_kdump_kernel() || tce::is_secure_guest() {
+            pr_info!("not used in kdump kernels and secure guests: DMA stays with the platform\n");
+            return Err(ENODEV);
+        }
+        let instance = iommu::Unregistered::new(Ok(endpoint::PeList::new()?), 0)?;
+        let registration = instance.register(&driver::OPS, None, fmt!("tce"))?;
+        Ok(Self {
+            _adopt: KBox::pin_init(pci::DriverUnboundRegistration::new(), GFP_KERNEL)?,
+            _registration: registration,
+        })
+    }
+}

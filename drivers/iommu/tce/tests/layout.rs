@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use crate::{
+    layout::{
+        cpu_page_shift,
+        plan_high_window,
+        Layout, //
+    },
+    tests::range, //
+};
+use kernel::{
+    powerpc::window::{
+        Ioba,
+        PageShift,
+        PageShifts,
+        Tces,
+        Window,
+        WindowId, //
+    },
+    prelude::*, //
+};
+
+fn window(base: u64, tces: u64, shift: u32) -> Result<Window> {
+    let shift = PageShift::new(shift).ok_or(EINVAL)?;
+    Window::new(Ioba::new(base), Tces::new(tces), shift, WindowId::new(1)).ok_or(EINVAL)
+}
+
+#[kunit_tests(tce_layout)]
+mod tests {
+    use super::*;
+
+    const HIGH: u64 = 1 << 59;
+
+    // What QEMU's pseries offers: 1 GiB of 4K pages, and pages of up to 16M above.
+    #[test]
+    fn pseries() -> Result {
+        let high = window(HIGH, 1 << 20, 12)?;
+        let layout = Layout::new(window(0, 1 << 18, 12)?, Some(high), None)?;
+        assert_eq!(layout.aperture().first.get(), 0);
+        assert_eq!(layout.aperture().last.get(), HIGH + (1 << 32) - 1);
+        let mut reserved = layout.reserved();
+        assert!(reserved.next() == Some(range(1 << 30, HIGH - (1 << 30))));
+        assert!(reserved.next().is_none());
+        Ok(())
+    }
+
+    // A PHB takes [2G, 4G) of the bus addresses for 32-bit MMIO.
+    #[test]
+    fn powernv() -> Result {
+        let mmio = Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff);
+        let low = window(0, 1 << 36, 12)?;
+        let layout = Layout::new(low, Some(window(HIGH, 1 << 36, 12)?), Some(mmio))?;
+        let mut reserved = layout.reserved();
+        assert!(reserved.next() == Some(range(0x8000_0000, 0x8000_0000)));
+        assert!(reserved.next() == Some(range(1 << 48, HIGH - (1 << 48))));
+        // Nothing is found there, nor across its borders.
+        assert!(layout.locate(range(0x8000_0000, 0x1000)).is_none());
+        assert!(layout.locate(range(0x7fff_f000, 0x2000)).is_none());
+        assert!(layout.locate(range(0xffff_f000, 0x2000)).is_none());
+        let (number, _, run) = layout.locate(range(0x1_0000_0000, 0x2000)).ok_or(EINVAL)?;
+        assert_eq!(number.0, 0);
+        assert_eq!(run.first.get(), 0x10_0000);
+        assert_eq!(run.count.get(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn locate_keeps_to_one_window() -> Result {
+        let layout = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 12)?), None)?;
+        assert!(layout.locate(range(0xf000, 0x1000)).is_some());
+        assert!(layout.locate(range(0xf000, 0x1001)).is_none());
+        assert!(layout.locate(range(0xf000, HIGH)).is_none());
+        assert!(layout.locate(range(HIGH - 1, 2)).is_none());
+        assert!(layout.locate(range(HIGH + 0xf000, 0x1000)).is_some());
+        assert!(layout.locate(range(HIGH + 0xf000, 0x1001)).is_none());
+        // A split takes what there is of each.
+        assert_eq!(layout.split(range(0xf000, HIGH)).count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn impossible_windows() -> Result {
+        let cpu = cpu_page_shift()?.get();
+        assert!(Layout::new(window(0, 16, cpu + 1)?, None, None).is_err());
+        assert!(Layout::new(window(0, 16, 12)?, Some(window(0x8000, 16, 12)?), None).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn compatible() -> Result {
+        let a = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 12)?), None)?;
+        assert!(a.is_compatible(&a.clone()));
+        let b = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 32, 12)?), None)?;
+        assert!(!a.is_compatible(&b));
+        let c = Layout::new(window(0, 16, 12)?, None, None)?;
+        assert!(!a.is_compatible(&c));
+        assert!(!c.is_compatible(&a));
+        Ok(())
+    }
+
+    #[test]
+    fn plan() -> Result {
+        let cpu = cpu_page_shift()?;
+        let all = PageShifts::new(1 << 12 | 1 << 16 | 1 << 21 | 1 << 24);
+        // As large as twice the memory, with the largest page of the CPU.
+        let (shift, tces) = plan_high_window(all, Tces::new(1 << 37), 48 << 30).ok_or(EINVAL)?;
+        assert_eq!(shift, cpu);
+        assert_eq!(tces.bytes(shift), Some(128 << 30));
+        // At least 64 GiB.
+        let (shift, tces) = plan_high_window(all, Tces::new(1 << 37), 1 << 30).ok_or(EINVAL)?;
+        assert_eq!(tces.bytes(shift), Some(64 << 30));
+        // Never 2^32 TCEs, which current hypervisors cannot count.
+        let (_, tces) = plan_high_window(all, Tces::new(1 << 37), 1 << 62).ok_or(EINVAL)?;
+        assert!(tces.get() < 1 << 32);
+        // No more than there is, and a power of two.
+        let (_, tces) = plan_high_window(all, Tces::new((3 << 20) - 1), 1 << 40).ok_or(EINVAL)?;
+        assert_eq!(tces.get(), 1 << 21);
+        // Not worth it.
+        assert!(plan_high_window(all, Tces::new(1 << 10), 1 << 30).is_none());
+        assert!(plan_high_window(all, Tces::new(0), 1 << 30).is_none());
+        assert!(plan_high_window(PageShifts::new(1 << 24), Tces::new(1 << 30), 1 << 30).is_none());
+        Ok(())
+    }
+}

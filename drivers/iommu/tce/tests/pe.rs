@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+use crate::{
+    fake::Model,
+    pe::Target,
+    space::Space,
+    tests::{
+        map,
+        range,
+        unmap,
+        Rig,
+        MODELS,
+        WRITE, //
+    }, //
+};
+use kernel::prelude::*;
+
+const PHYS: u64 = 0x4_5678_0000;
+
+#[kunit_tests(tce_pe)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_pe_reaches_nothing_and_goes_back() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let pe = rig.pe()?;
+            pe.join();
+            assert!(core::ptr::eq(pe.calls(), &*rig.fake));
+            assert!(rig.reaches(0x10_0000, false).is_none());
+            assert!(rig.reaches((1 << 59) + 0x10_0000, false).is_none());
+            assert!(pe.leave(rig.dev(), false));
+            assert!(rig.fake.is_as_before());
+            assert_eq!(rig.fake.sins(), 0);
+        }
+        Ok(())
+    }
+
+    // iommufd fills a domain before it attaches it.
+    #[test]
+    fn attach_brings_what_is_mapped() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let pe = rig.pe()?;
+            pe.join();
+            let space = Space::new(pe.layout())?;
+            let granule = space.layout().granule().bytes();
+            let top = space.layout().aperture().last.get() + 1;
+            map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
+            map(&space, range(top - granule, granule), PHYS, WRITE)?;
+            assert!(rig.reaches(granule, false).is_none());
+            pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+            assert_eq!(rig.reaches(3 * granule, true), Some(PHYS + 2 * granule));
+            assert_eq!(rig.reaches(top - 1, true), Some(PHYS + granule - 1));
+            assert!(rig.reaches(4 * granule, true).is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn blocked_is_lossless() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            let granule = space.layout().granule().bytes();
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            for _ in 0..3 {
+                assert!(rig.reaches(granule, true).is_some());
+                pe.attach(rig.dev(), &Target::Blocked, false)?;
+                assert!(rig.reaches(granule, true).is_none());
+                pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+                assert_eq!(rig.reaches(granule, true), Some(PHYS));
+            }
+            // What changes meanwhile counts.
+            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            unmap(&space, range(granule, granule));
+            map(&space, range(2 * granule, granule), PHYS, WRITE)?;
+            assert!(rig.reaches(2 * granule, true).is_none());
+            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            assert!(rig.reaches(granule, true).is_none());
+            assert_eq!(rig.reaches(2 * granule, true), Some(PHYS));
+            assert_eq!(rig.fake.sins(), 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn replace() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let (pe, first) = rig.attached()?;
+            let granule = first.layout().granule().bytes();
+            let second = Space::new(pe.layout())?;
+            map(&first, range(granule, granule), PHYS, WRITE)?;
+            map(&first, range(2 * granule, granule), PHYS, WRITE)?;
+            map(&second, range(granule, granule), PHYS + granule, WRITE)?;
+            assert!(rig.reaches(2 * granule, true).is_some());
+            pe.attach(rig.dev(), &Target::Paging(&second), false)?;
+            assert_eq!(rig.reaches(granule, true), Some(PHYS + granule));
+            assert!(rig.reaches(2 * granule, true).is_none());
+            // The old domain no longer touches the PE.
+            unmap(&first, range(granule, granule));
+            assert!(rig.reaches(granule, true).is_some());
+            map(&first, range(3 * granule, granule), PHYS, WRITE)?;
+            assert!(rig.reaches(3 * granule, true).is_none());
+        }
+        Ok(())
+    }
+
+    // A reset blocks one device of a PE; its siblings go on.
+    #[test]
+    fn siblings() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            pe.join();
+            let granule = space.layout().granule().bytes();
+            pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            assert!(rig.reaches(granule, true).is_some());
+            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            assert!(rig.reaches(granule, true).is_none());
+            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            assert!(rig.reaches(granule, true).is_some());
+            // The one that is not blocked goes: nothing is left that may do DMA.
+            assert!(!pe.leave(rig.dev(), false));
+            assert!(rig.reaches(granule, true).is_none());
+            assert!(pe.leave(rig.dev(), true));
+            assert!(rig.fake.is_as_before());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn platform_and_back() -> Result {
+        for model in MODELS {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            let granule = space.layout().granule().bytes();
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            for _ in 0..3 {
+                pe.attach(rig.dev(), &Target::Platform, false)?;
+                assert!(rig.fake.is_as_before());
+                pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+                assert_eq!(rig.reaches(granule, true), Some(PHYS));
+            }
+            // From the platform straight to no DMA at all.
+            pe.attach(rig.dev(), &Target::Platform, false)?;
+            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            assert!(rig.reaches(granule, true).is_none());
+            assert!(!rig.fake.is_as_before());
+            assert!(pe.leave(rig.dev(), true));
+            assert!(rig.fake.is_as_before());
+            assert_eq!(rig.fake.sins(), 0);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn two_pes_share_a_domain() -> Result {
+        for model in MODELS {
+            let a = Rig::new(model)?;
+            let b = Rig::named(model, c"tce_kunit_b")?;
+            let (pe_a, space) = a.attached()?;
+            let granule = space.layout().granule().bytes();
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            let pe_b = b.pe()?;
+            pe_b.join();
+            pe_b.attach(b.dev(), &Target::Paging(&space), false)?;
+            map(&space, range(2 * granule, granule), PHYS, WRITE)?;
+            for rig in [&a, &b] {
+                assert!(rig.reaches(granule, true).is_some());
+                assert!(rig.reaches(2 * granule, true).is_some());
+            }
+            unmap(&space, range(granule, granule));
+            for rig in [&a, &b] {
+                assert!(rig.reaches(granule, true).is_none());
+            }
+            pe_a.leave(a.dev(), false);
+            assert!(a.fake.is_as_before());
+            assert!(b.reaches(2 * granule, true).is_some());
+            pe_b.leave(b.dev(), false);
+            assert!(b.fake.is_as_before());
+        }
+        Ok(())
+    }
+
+    // A domain for other windows is refused, and the old one stays.
+    #[test]
+    fn incompatible() -> Result {
+        let other = Rig::named(Model::PHB4, c"tce_kunit_b")?;
+        let (_pe, foreign) = other.attached()?;
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = space.layout().granule().bytes();
+        map(&space, range(granule, granule), PHYS, WRITE)?;
+        let refused = pe.attach(rig.dev(), &Target::Paging(&foreign), false);
+        assert!(refused == Err(EINVAL));
+        assert_eq!(rig.reaches(granule, true), Some(PHYS));
+        pe.attach(rig.dev(), &Target::Platform, false)?;
+        assert!(pe.attach(rig.dev(), &Target::Paging(&foreign), false) == Err(EINVAL));
+        assert!(rig.fake.is_as_before());
+        Ok(())
+    }
+}

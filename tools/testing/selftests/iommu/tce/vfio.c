@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <linux/iommufd.h>
+#include <linux/vfio.h>
+
+#include "vfio.h"
+
+#define PCI_COMMAND		4
+#define MEMORY_AND_MASTER	6
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+/* -- sysfs ---------------------------------------------------------------- */
+
+static uint32_t sysfs_hex(const char *directory, const char *name)
+{
+	char path[PATH_MAX];
+	unsigned int value = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%x", &value) != 1)
+		die(path);
+	fclose(file);
+	return value;
+}
+
+/* The last part of what a link points to, or "". */
+static const char *sysfs_link(const char *directory, const char *name)
+{
+	static char target[PATH_MAX];
+	char path[PATH_MAX];
+	ssize_t length;
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	length = readlink(path, target, sizeof(target) - 1);
+	if (length < 0)
+		return "";
+	target[length] = 0;
+	return basename(target);
+}
+
+int find_device(uint32_t id, int n, int group, char bdf[16])
+{
+	int found = -1;
+	glob_t all;
+
+	if (glob("/sys/bus/pci/devices/*", 0, NULL, &all))
+		return -1;
+	for (size_t i = 0; i < all.gl_pathc && found < 0; i++) {
+		const char *path = all.gl_pathv[i];
+		int its_group;
+
+		if ((sysfs_hex(path, "vendor") << 16 | sysfs_hex(path, "device")) != id ||
+		    strcmp(sysfs_link(path, "driver"), "vfio-pci"))
+			continue;
+		its_group = atoi(sysfs_link(path, "iommu_group"));
+		if (group != ANY_GROUP && (group < 0 ? its_group == ~group : its_group != group))
+			continue;
+		if (n--)
+			continue;
+		snprintf(bdf, 16, "%s", strrchr(path, '/') + 1);
+		found = its_group;
+	}
+	globfree(&all);
+	return found;
+}
+
+/* -- address spaces ------------------------------------------------------- */
+
+int space_open(struct space *space, enum api api)
+{
+	*space = (struct space){ .api = api };
+	space->fd = open(api == TYPE1 ? "/dev/vfio/vfio" : "/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (space->fd < 0)
+		return -errno;
+	return api == IOMMUFD ? ioas_alloc(space, &space->ioas) : 0;
+}
+
+void space_close(struct space *space)
+{
+	while (space->nr_groups)
+		close(space->groups[--space->nr_groups].fd);
+	close(space->fd);
+}
+
+int space_map(struct space *space, uint64_t iova, void *memory, uint64_t length, int access)
+{
+	struct vfio_iommu_type1_dma_map type1 = {
+		.argsz = sizeof(type1),
+		.flags = (access & READ ? VFIO_DMA_MAP_FLAG_READ : 0) |
+			 (access & WRITE ? VFIO_DMA_MAP_FLAG_WRITE : 0),
+		.vaddr = (uintptr_t)memory,
+		.iova = iova,
+		.size = length,
+	};
+	struct iommu_ioas_map iommufd = {
+		.size = sizeof(iommufd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA |
+			 (access & READ ? IOMMU_IOAS_MAP_READABLE : 0) |
+			 (access & WRITE ? IOMMU_IOAS_MAP_WRITEABLE : 0),
+		.ioas_id = space->ioas,
+		.user_va = (uintptr_t)memory,
+		.length = length,
+		.iova = iova,
+	};
+
+	if (space->api == TYPE1 ? ioctl(space->fd, VFIO_IOMMU_MAP_DMA, &type1) :
+				  ioctl(space->fd, IOMMU_IOAS_MAP, &iommufd))
+		return -errno;
+	return 0;
+}
+
+int space_unmap(struct space *space, uint64_t iova, uint64_t length)
+{
+	struct vfio_iommu_type1_dma_unmap type1 = {
+		.argsz = sizeof(type1), .iova = iova, .size = length,
+	};
+	struct iommu_ioas_unmap iommufd = {
+		.size = sizeof(iommufd), .ioas_id = space->ioas, .iova = iova, .length = length,
+	};
+
+	if (space->api == TYPE1) {
+		if (ioctl(space->fd, VFIO_IOMMU_UNMAP_DMA, &type1))
+			return -errno;
+		return type1.size == length ? 0 : -ENOENT;
+	}
+	if (ioctl(space->fd, IOMMU_IOAS_UNMAP, &iommufd))
+		return -errno;
+	return iommufd.length == length ? 0 : -ENOENT;
+}
+
+static int type1_info(struct space *space, struct range ranges[MAX_RANGES], uint64_t *pgsizes)
+{
+	struct vfio_iommu_type1_info_cap_iova_range *cap;
+	union {
+		struct vfio_iommu_type1_info info;
+		char room[4096];
+	} buffer = { .info.argsz = sizeof(buffer) };
+	uint32_t offset;
+
+	if (ioctl(space->fd, VFIO_IOMMU_GET_INFO, &buffer))
+		die("VFIO_IOMMU_GET_INFO");
+	*pgsizes = buffer.info.iova_pgsizes;
+	for (offset = buffer.info.cap_offset; offset; offset = cap->header.next) {
+		cap = (void *)(buffer.room + offset);
+		if (cap->header.id != VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)
+			continue;
+		for (uint32_t i = 0; i < cap->nr_iovas && i < MAX_RANGES; i++)
+			ranges[i] = (struct range){ cap->iova_ranges[i].start, cap->iova_ranges[i].end };
+		return cap->nr_iovas;
+	}
+	return 0;
+}
+
+static int ioas_info(struct space *space, struct range ranges[MAX_RANGES], uint64_t *granule)
+{
+	struct iommu_iova_range allowed[MAX_RANGES];
+	struct iommu_ioas_iova_ranges query = {
+		.size = sizeof(query),
+		.ioas_id = space->ioas,
+		.num_iovas = MAX_RANGES,
+		.allowed_iovas = (uintptr_t)allowed,
+	};
+
+	if (ioctl(space->fd, IOMMU_IOAS_IOVA_RANGES, &query))
+		die("IOMMU_IOAS_IOVA_RANGES");
+	for (uint32_t i = 0; i < query.num_iovas; i++)
+		ranges[i] = (struct range){ allowed[i].start, allowed[i].last };
+	*granule = query.out_iova_alignment;
+	return query.num_iovas;
+}
+
+int space_ranges(struct space *space, struct range ranges[MAX_RANGES])
+{
+	uint64_t unused;
+
+	return space->api == TYPE1 ? type1_info(space, ranges, &unused) : ioas_info(space, ranges, &unused);
+}
+
+uint64_t space_granule(struct space *space)
+{
+	struct range ranges[MAX_RANGES];
+	uint64_t sizes;
+
+	if (space->api == IOMMUFD) {
+		ioas_info(space, ranges, &sizes);
+		return sizes;
+	}
+	type1_info(space, ranges, &sizes);
+	return sizes & -sizes;
+}
+
+int ioas_alloc(struct space *space, uint32_t *ioas)
+{
+	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
+
+	if (ioctl(space->fd, IOMMU_IOAS_ALLOC, &alloc))
+		return -errno;
+	*ioas = alloc.out_ioas_id;
+	return 0;
+}
+
+int hwpt_alloc(struct device *device, uint32_t ioas, uint32_t *hwpt)
+{
+	struct iommu_hwpt_alloc alloc = { .size = sizeof(alloc), .dev_id = device->id, .pt_id = ioas };
+
+	if (ioctl(device->space->fd, IOMMU_HWPT_ALLOC, &alloc))
+		return -errno;
+	*hwpt = alloc.out_hwpt_id;
+	return 0;
+}
+
+int object_destroy(struct space *space, uint32_t id)
+{
+	struct iommu_destroy destroy = { .size = sizeof(destroy), .id = id };
+
+	return ioctl(space->fd, IOMMU_DESTROY, &destroy) ? -errno : 0;
+}
+
+/* -- devices -------------------------------------------------------------- */
+
+static int type1_open(struct device *device, struct space *space, const char *bdf)
+{
+	char path[64];
+	int number, fd = -1, type = VFIO_TYPE1v2_IOMMU;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", bdf);
+	number = atoi(sysfs_link(path, "iommu_group"));
+	for (int i = 0; i < space->nr_groups; i++)
+		if (space->groups[i].number == number)
+			fd = space->groups[i].fd;
+	if (fd < 0) {
+		snprintf(path, sizeof(path), "/dev/vfio/%d", number);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		space->groups[space->nr_groups].fd = fd;
+		space->groups[space->nr_groups++].number = number;
+		if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &space->fd) ||
+		    (space->nr_groups == 1 && ioctl(space->fd, VFIO_SET_IOMMU, type)))
+			return -errno;
+	}
+	device->fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, bdf);
+	return device->fd < 0 ? -errno : 0;
+}
+
+static int open_cdev(const char *bdf)
+{
+	char path[PATH_MAX];
+	glob_t found;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev/vfio*", bdf);
+	if (glob(path, 0, NULL, &found))
+		return -ENOENT;
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s", basename(found.gl_pathv[0]));
+	globfree(&found);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Lets us talk to the device. */
+static void enable(struct device *device)
+{
+	struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
+	uint16_t command;
+
+	if (ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &config) ||
+	    ioctl(device->fd, VFIO_DEVICE_GET_REGION_INFO, &bar))
+		die("VFIO_DEVICE_GET_REGION_INFO");
+	device->config = config.offset;
+	device->bar = bar.offset;
+	if (pread(device->fd, &command, 2, config.offset + PCI_COMMAND) != 2)
+		die("reading the command register");
+	command |= htole16(MEMORY_AND_MASTER);
+	if (pwrite(device->fd, &command, 2, config.offset + PCI_COMMAND) != 2)
+		die("writing the command register");
+}
+
+int device_bind(struct device *device, struct space *space, const char *bdf)
+{
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = space->fd };
+
+	*device = (struct device){ .space = space, .fd = open_cdev(bdf) };
+	if (device->fd < 0)
+		return device->fd;
+	if (ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
+		return -errno;
+	device->id = bind.out_devid;
+	enable(device);
+	return 0;
+}
+
+int device_attach(struct device *device, uint32_t id)
+{
+	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach), .pt_id = id };
+
+	return ioctl(device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach) ? -errno : 0;
+}
+
+int device_detach(struct device *device)
+{
+	struct vfio_device_detach_iommufd_pt detach = { .argsz = sizeof(detach) };
+
+	return ioctl(device->fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &detach) ? -errno : 0;
+}
+
+int device_open(struct device *device, struct space *space, const char *bdf)
+{
+	int ret;
+
+	if (space->api == IOMMUFD) {
+		ret = device_bind(device, space, bdf);
+		return ret ? ret : device_attach(device, space->ioas);
+	}
+	*device = (struct device){ .space = space };
+	ret = type1_open(device, space, bdf);
+	if (!ret)
+		enable(device);
+	return ret;
+}
+
+int device_reset(struct device *device)
+{
+	if (ioctl(device->fd, VFIO_DEVICE_RESET))
+		return -errno;
+	enable(device);
+	return 0;
+}
+
+void device_close(struct device *device)
+{
+	close(device->fd);
+}
+
+/* -- iommu-testdev: 32-bit registers, little-endian ----------------------- */
+
+enum {
+	TESTDEV_TRIGGER = 0x00,
+	TESTDEV_IOVA_LOW = 0x04,
+	TESTDEV_IOVA_HIGH = 0x08,
+	TESTDEV_LENGTH = 0x0c,
+	TESTDEV_RESULT = 0x10,
+	TESTDEV_DOORBELL = 0x14,
+};
+
+/* Its own check of another address fails, as that is not set: this is success. */
+#define TESTDEV_DIFFERS	0xdead0004
+#define TESTDEV_REFUSED	0xdead0002
+#define TESTDEV_PATTERN	0x12345678
+
+static void testdev_set(struct device *device, unsigned int reg, uint32_t value)
+{
+	value = htole32(value);
+	if (pwrite(device->fd, &value, 4, device->bar + reg) != 4)
+		die("writing a register");
+}
+
+static uint32_t testdev_get(struct device *device, unsigned int reg)
+{
+	uint32_t value;
+
+	if (pread(device->fd, &value, 4, device->bar + reg) != 4)
+		die("reading a register");
+	return le32toh(value);
+}
+
+bool testdev_write(struct device *device, uint64_t iova, uint32_t length)
+{
+	uint32_t result;
+
+	testdev_set(device, TESTDEV_IOVA_LOW, iova);
+	testdev_set(device, TESTDEV_IOVA_HIGH, iova >> 32);
+	testdev_set(device, TESTDEV_LENGTH, length);
+	testdev_set(device, TESTDEV_DOORBELL, 1);
+	testdev_get(device, TESTDEV_TRIGGER);
+	result = testdev_get(device, TESTDEV_RESULT);
+	if (result != TESTDEV_DIFFERS && result != TESTDEV_REFUSED) {
+		fprintf(stderr, "iommu-testdev answers %#x\n", result);
+		exit(1);
+	}
+	return result == TESTDEV_DIFFERS;
+}
+
+bool is_pattern(const void *memory, uint32_t length)
+{
+	const uint8_t *bytes = memory;
+
+	for (uint32_t i = 0; i < length; i++)
+		if (bytes[i] != (uint8_t)(TESTDEV_PATTERN >> 8 * (i % 4)))
+			return false;
+	return true;
+}
+
+/* -- edu: 64-bit registers in the byte order of a big-endian machine ------ */
+
+enum {
+	EDU_SOURCE = 0x80,
+	EDU_DESTINATION = 0x88,
+	EDU_COUNT = 0x90,
+	EDU_COMMAND = 0x98,
+};
+
+#define EDU_BUFFER	0x40000
+#define EDU_RUN		1
+#define EDU_TO_MEMORY	2
+
+static void edu_set(struct device *device, unsigned int reg, uint64_t value)
+{
+	value = htobe64(value);
+	if (pwrite(device->fd, &value, 8, device->bar + reg) != 8)
+		die("writing a register");
+}
+
+void edu_start(struct device *device, uint64_t iova, uint32_t length, bool to_memory)
+{
+	edu_set(device, EDU_SOURCE, to_memory ? EDU_BUFFER : iova);
+	edu_set(device, EDU_DESTINATION, to_memory ? iova : EDU_BUFFER);
+	edu_set(device, EDU_COUNT, length);
+	edu_set(device, EDU_COMMAND, EDU_RUN | (to_memory ? EDU_TO_MEMORY : 0));
+}
+
+void edu_wait(struct device *device)
+{
+	uint64_t command;
+
+	for (int i = 0; i < 2000; i++) {
+		if (pread(device->fd, &command, 8, device->bar + EDU_COMMAND) != 8)
+			die("reading a register");
+		if (!(be64toh(command) & EDU_RUN))
+			return;
+		usleep(1000);
+	}
+	fprintf(stderr, "edu does not finish\n");
+	exit(1);
+}
+
+void edu_copy(struct device *device, uint64_t iova, uint32_t length, bool to_memory)
+{
+	edu_start(device, iova, length, to_memory);
+	edu_wait(device);
+}
