@@ -65,7 +65,7 @@ impl fmt::Display for Show<'_> {
 
 fn show_windows(pe: &Arc<Pe<TableGroup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (number, window) in pe.layout().windows() {
-        f.write_fmt(fmt!("window {} {}\n", number.0, Show(window)))?;
+        f.write_fmt(fmt!("window {} {}\n", number.get(), Show(window)))?;
     }
     Ok(())
 }

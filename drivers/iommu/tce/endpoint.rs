@@ -170,7 +170,7 @@ impl PeList {
         }
         let pe = Pe::new(Arc::new(group, GFP_KERNEL)?, dev, self.common.clone())?;
         for (number, window) in pe.layout().windows() {
-            dev_info!(dev, "DMA window {}: {}\n", number.0, Show(window));
+            dev_info!(dev, "DMA window {}: {}\n", number.get(), Show(window));
         }
         let stored = Files::new(&self.debugfs, index, pe.clone()).and_then(|files| {
             let member = Member {

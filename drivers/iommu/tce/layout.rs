@@ -23,13 +23,11 @@ use kernel::{
         PageShifts,
         TceIndex,
         Tces,
-        Window, //
+        Window,
+        WindowNumber, //
     },
     prelude::*, //
 };
-
-/// The most windows a PE can have.
-pub(crate) const MAX_WINDOWS: usize = 2;
 
 /// An inclusive range of bus addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,10 +46,6 @@ pub(crate) struct TceRun {
     /// How many; never 0.
     pub(crate) count: Tces,
 }
-
-/// Names one of the windows of a PE: 0 is the low one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct WindowNumber(pub(crate) usize);
 
 /// The windows of a PE, as a paging domain sees them.
 ///
@@ -105,9 +99,10 @@ impl Layout {
 
     /// The windows in ascending order.
     pub(crate) fn windows(&self) -> impl Iterator<Item = (WindowNumber, &Window)> {
-        [(0, Some(&self.low)), (1, self.high.as_ref())]
+        let high = self.high.as_ref().map(|high| (WindowNumber::High, high));
+        [Some((WindowNumber::Low, &self.low)), high]
             .into_iter()
-            .filter_map(|(n, window)| Some((WindowNumber(n), window?)))
+            .flatten()
     }
 
     /// Whether a 64-bit device has a window of its own.

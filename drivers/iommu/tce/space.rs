@@ -25,8 +25,7 @@ use crate::{
     layout::{
         IobaRange,
         Layout,
-        TceRun,
-        WindowNumber, //
+        TceRun, //
     },
     table::{
         Levels,
@@ -44,7 +43,8 @@ use kernel::{
         Tce,
         TceIndex,
         Tces,
-        Window, //
+        Window,
+        WindowNumber, //
     },
     prelude::*,
     sync::{
@@ -112,7 +112,7 @@ impl Space {
     /// Tables with the window and the run that all of `range` lies in.
     fn locate(&self, range: IobaRange) -> Option<(&Window, &Table, TceRun)> {
         let (number, window, run) = self.layout.locate(range)?;
-        Some((window, self.tables.get(number.0)?.as_ref()?, run))
+        Some((window, self.tables.get(number.get())?.as_ref()?, run))
     }
 
     /// Maps `range` to memory from `phys` on. Any context that `flags` allows.
@@ -170,7 +170,7 @@ impl Space {
                 return Ok(());
             }
             self.layout.split(range).try_for_each(|(number, _, run)| {
-                let table = self.tables.get(number.0).and_then(Option::as_ref);
+                let table = self.tables.get(number.get()).and_then(Option::as_ref);
                 bond.port().publish(number, table.ok_or(EINVAL)?, run)
             })
         })
@@ -178,9 +178,21 @@ impl Space {
 
     /// Makes every attached PE forget the TCEs of `range`, which are cleared. Any context.
     pub(crate) fn withdraw(&self, range: IobaRange) {
+        self.withdraw_if(range, |_| true);
+    }
+
+    /// Does what a later [`flush`](Self::flush) cannot do: withdraws the TCEs of `range`, which are
+    /// cleared, where firmware holds a copy. Any context.
+    pub(crate) fn withdraw_copies(&self, range: IobaRange) {
+        self.withdraw_if(range, |port| port.holds_copy());
+    }
+
+    fn withdraw_if(&self, range: IobaRange, wanted: impl Fn(&dyn Firmware) -> bool) {
         self.for_each_bond(|bond| {
-            for (number, _, run) in self.layout.split(range) {
-                bond.port().withdraw(number, run);
+            if wanted(bond.port()) {
+                for (number, _, run) in self.layout.split(range) {
+                    bond.port().withdraw(number, run);
+                }
             }
             Ok(())
         })
@@ -194,13 +206,6 @@ impl Space {
             Ok(())
         })
         .ok();
-    }
-
-    /// Whether cleared TCEs have to be withdrawn one by one: a flush does not reach them.
-    pub(crate) fn has_copies(&self) -> bool {
-        let rcu = rcu::read_lock();
-        let copies = self.bonds.iter(&rcu).any(|bond| bond.port().holds_copy());
-        copies
     }
 
     fn for_each_bond(&self, f: impl FnMut(&Bond) -> Result) -> Result {

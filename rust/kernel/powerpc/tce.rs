@@ -32,6 +32,7 @@ use super::window::{
     Tces,
     Window,
     WindowId,
+    WindowNumber,
     MAX_WINDOWS, //
 };
 
@@ -166,8 +167,8 @@ impl TableGroup {
 
     /// Opens window `num` with pages of `shift` and room for `tces`.
     ///
-    /// PAPR: `num` is 1, `root` is [`None`], `tces` a power of two. IODA: `num` is 0 or 1, and
-    /// `root` the table; all levels of it have the same size.
+    /// PAPR: `num` is the high one, `root` is [`None`], `tces` a power of two. IODA: `root` is the
+    /// table; all levels of it have the same size.
     ///
     /// May sleep. After an error nothing is open. Returns `EINVAL` for arguments that cannot be,
     /// `EBUSY` if a window of PAPR is open already, `ENOSPC` if its firmware does not give one, and
@@ -184,7 +185,7 @@ impl TableGroup {
     pub unsafe fn open_window(
         &self,
         dev: &Device,
-        num: u32,
+        num: WindowNumber,
         root: Option<Root>,
         shift: PageShift,
         tces: Tces,
@@ -211,7 +212,7 @@ impl TableGroup {
             open(
                 self.0.as_ptr(),
                 dev.as_raw(),
-                num.try_into()?,
+                num.get().try_into()?,
                 addr,
                 levels,
                 level_bytes,
@@ -233,11 +234,11 @@ impl TableGroup {
     ///
     /// PAPR: the TCEs of the window are to be clear. After an error the window is still open.
     #[inline(never)]
-    pub fn close_window(&self, dev: &Device, num: u32) -> Result {
+    pub fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
         let close = self.ops().close_window.ok_or(ENODEV)?;
 
         // SAFETY: The group is valid by the type invariant.
-        to_ret(unsafe { close(self.0.as_ptr(), dev.as_raw(), num.try_into()?) })
+        to_ret(unsafe { close(self.0.as_ptr(), dev.as_raw(), num.get().try_into()?) })
     }
 
     /// Must changes of TCEs be followed by [`TableGroup::kill`]?

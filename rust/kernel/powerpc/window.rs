@@ -311,6 +311,26 @@ impl Window {
 /// The number of windows that a PE can have.
 pub const MAX_WINDOWS: usize = 2;
 
+/// Names one of the windows of a PE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowNumber {
+    /// Window 0, which every device reaches.
+    Low,
+    /// Window 1, for devices that drive 64 address bits.
+    High,
+}
+
+impl WindowNumber {
+    /// The number, for firmware and as an index: less than [`MAX_WINDOWS`].
+    #[inline]
+    pub const fn get(self) -> usize {
+        match self {
+            Self::Low => 0,
+            Self::High => 1,
+        }
+    }
+}
+
 /// The firmware interface below a PE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {

@@ -121,10 +121,7 @@ unsafe impl iommu::PagingOps for Paging {
         let bytes = self.space.unmap(ioba_range(req.range()));
         if let Some(range) = IovaRange::from_len(req.iova(), bytes) {
             if gather.is_queued() {
-                // A flush comes later and kills caches, but no hypervisor copies.
-                if self.space.has_copies() {
-                    self.space.withdraw(ioba_range(range));
-                }
+                self.space.withdraw_copies(ioba_range(range));
             } else {
                 if gather.is_disjoint(range) {
                     self.iotlb_sync(gather);

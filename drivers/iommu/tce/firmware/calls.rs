@@ -18,7 +18,8 @@ use kernel::{
             Tce,
             TceIndex,
             Tces,
-            Window, //
+            Window,
+            WindowNumber, //
         }, //
     },
     prelude::*, //
@@ -49,14 +50,14 @@ pub(crate) trait Calls: Send + Sync + 'static {
     unsafe fn open_window(
         &self,
         dev: &Device,
-        num: u32,
+        num: WindowNumber,
         root: Option<Root>,
         shift: PageShift,
         tces: Tces,
     ) -> Result<Window>;
 
     /// Closes window `num`. May sleep. After an error it is still open.
-    fn close_window(&self, dev: &Device, num: u32) -> Result;
+    fn close_window(&self, dev: &Device, num: WindowNumber) -> Result;
 
     /// Makes the PHB forget the TCEs of a run, or all of the PE. Any context.
     ///

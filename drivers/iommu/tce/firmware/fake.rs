@@ -30,6 +30,7 @@ use kernel::{
             Tces,
             Window,
             WindowId,
+            WindowNumber,
             MAX_WINDOWS, //
         }, //
     },
@@ -160,17 +161,23 @@ impl Fake {
 
     fn default_window() -> Result<Opened> {
         let tces = Tces::new(DEFAULT_TCES);
-        Self::opened(0, Ioba::new(0), PageShift::SHIFT_4K, tces, None)
+        Self::opened(
+            WindowNumber::Low,
+            Ioba::new(0),
+            PageShift::SHIFT_4K,
+            tces,
+            None,
+        )
     }
 
     fn opened(
-        num: u32,
+        num: WindowNumber,
         base: Ioba,
         shift: PageShift,
         tces: Tces,
         root: Option<Root>,
     ) -> Result<Opened> {
-        let id = WindowId::new(LIOBN + num);
+        let id = WindowId::new(LIOBN + num.get() as u32);
         let window = Window::new(base, tces, shift, id).ok_or(EINVAL)?;
         let mut table = KVVec::new();
         if root.is_none() {
@@ -403,12 +410,12 @@ impl Calls for Fake {
     unsafe fn open_window(
         &self,
         _: &Device,
-        num: u32,
+        num: WindowNumber,
         root: Option<Root>,
         shift: PageShift,
         tces: Tces,
     ) -> Result<Window> {
-        let base = Ioba::new(u64::from(num) * HIGH_BASE);
+        let base = Ioba::new(num.get() as u64 * HIGH_BASE);
         let new = Self::opened(num, base, shift, tces, root)?;
         let window = new.window;
         let mut state = self.state.lock();
@@ -417,28 +424,28 @@ impl Calls for Fake {
         }
         let papr = matches!(self.model.kind, Kind::Papr);
         let fits = if papr {
-            num == 1 && self.model.ddw && root.is_none() && tces.get() <= MAX_TCES
+            num == WindowNumber::High && self.model.ddw && root.is_none() && tces.get() <= MAX_TCES
         } else {
             // The walk must reach exactly the TCEs of the window.
             root.is_some_and(|r| r.levels * r.level_tces.get().ilog2() == tces.get().ilog2())
         };
         let fits = fits && self.model.page_sizes & shift.bytes() != 0;
-        let free = state.windows.get(num as usize).is_some_and(Option::is_none);
+        let free = state.windows[num.get()].is_none();
         if state.platform || !fits || !free {
             state.sins += 1;
             return Err(EINVAL);
         }
-        state.cache.retain(|c| c.window != num as usize);
-        state.windows[num as usize] = Some(new);
+        state.cache.retain(|c| c.window != num.get());
+        state.windows[num.get()] = Some(new);
         Ok(window)
     }
 
-    fn close_window(&self, _: &Device, num: u32) -> Result {
+    fn close_window(&self, _: &Device, num: WindowNumber) -> Result {
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
         }
-        let old = state.windows.get_mut(num as usize).and_then(Option::take);
+        let old = state.windows[num.get()].take();
         // PAPR wants the TCEs cleared first.
         if old
             .iter()
@@ -446,7 +453,7 @@ impl Calls for Fake {
         {
             state.sins += 1;
         }
-        state.cache.retain(|c| c.window != num as usize);
+        state.cache.retain(|c| c.window != num.get());
         drop(state);
         drop(old);
         Ok(())

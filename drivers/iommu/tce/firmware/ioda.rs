@@ -17,8 +17,7 @@ use crate::{
     layout::{
         cpu_page_shift,
         Layout,
-        TceRun,
-        WindowNumber, //
+        TceRun, //
     },
     table::{
         Levels,
@@ -33,7 +32,8 @@ use kernel::{
             Query,
             Root,
             Tces,
-            Window, //
+            Window,
+            WindowNumber, //
         }, //
     },
     prelude::*,
@@ -94,10 +94,13 @@ impl<C: Calls> Ioda<C> {
     fn close(&self, dev: &Device) -> Result {
         let mut result = Ok(());
         for (number, _) in self.layout.windows() {
-            // CAST: 0 or 1.
-            if let Err(e) = self.calls.close_window(dev, number.0 as u32) {
+            if let Err(e) = self.calls.close_window(dev, number) {
                 self.stats.errors.count();
-                dev_err!(dev, "OPAL cannot close DMA window {} ({e:?})\n", number.0);
+                dev_err!(
+                    dev,
+                    "OPAL cannot close DMA window {} ({e:?})\n",
+                    number.get()
+                );
                 result = Err(e);
             }
         }
@@ -136,8 +139,6 @@ impl<C: Calls> Firmware for Ioda<C> {
                 levels: table.levels().get(),
                 level_tces: Tces::new(TceList::LEN as u64),
             };
-            // CAST: 0 or 1.
-            let number = number.0 as u32;
             // SAFETY: `table` keeps its inner nodes valid until it drops, and its domain closes the
             // window before that. What a TCE lets a device reach is the business of `map`. The PE is
             // claimed, so nobody else uses its windows.

@@ -22,15 +22,17 @@ use crate::{
     },
     layout::{
         Layout,
-        TceRun,
-        WindowNumber,
-        MAX_WINDOWS, //
+        TceRun, //
     },
     table::Table, //
 };
 use kernel::{
     device::Device,
-    powerpc::window::Firmware as Kind,
+    powerpc::window::{
+        Firmware as Kind,
+        WindowNumber,
+        MAX_WINDOWS, //
+    },
     prelude::*,
     sync::{
         atomic::{

@@ -24,8 +24,7 @@ use crate::{
     layout::{
         plan_high_window,
         Layout,
-        TceRun,
-        WindowNumber, //
+        TceRun, //
     },
     table::Table, //
 };
@@ -39,7 +38,8 @@ use kernel::{
             Tce,
             TceIndex,
             Tces,
-            Window, //
+            Window,
+            WindowNumber, //
         }, //
     },
     prelude::*,
@@ -52,9 +52,6 @@ use kernel::{
         SpinLockIrq, //
     }, //
 };
-
-/// The number of the window that the driver opens.
-const HIGH: u32 = 1;
 
 /// How many CPUs can publish at the same time without waiting for each other.
 const PAGES: usize = 64;
@@ -143,7 +140,7 @@ impl<C: Calls> Papr<C> {
             .filter(|_| query.nr_windows > 1);
         let high = plan.and_then(|(shift, tces)| {
             // SAFETY: The PE is claimed, so nobody else uses its windows.
-            unsafe { calls.open_window(dev, HIGH, None, shift, tces) }
+            unsafe { calls.open_window(dev, WindowNumber::High, None, shift, tces) }
                 .inspect_err(|e| {
                     dev_info!(
                         dev,
@@ -309,7 +306,7 @@ impl<C: Calls> Firmware for Papr<C> {
 
     fn release(&self, dev: &Device) -> Result {
         if self.layout.has_high_window() {
-            self.calls.close_window(dev, HIGH)?;
+            self.calls.close_window(dev, WindowNumber::High)?;
         }
         self.calls.set_platform(dev, true)
     }

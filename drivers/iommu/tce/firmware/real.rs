@@ -27,7 +27,8 @@ use kernel::{
             Tce,
             TceIndex,
             Tces,
-            Window, //
+            Window,
+            WindowNumber, //
         }, //
     },
     prelude::*, //
@@ -57,7 +58,7 @@ impl Calls for TableGroup {
     unsafe fn open_window(
         &self,
         dev: &Device,
-        num: u32,
+        num: WindowNumber,
         root: Option<Root>,
         shift: PageShift,
         tces: Tces,
@@ -66,7 +67,7 @@ impl Calls for TableGroup {
         unsafe { self.open_window(dev, num, root, shift, tces) }
     }
 
-    fn close_window(&self, dev: &Device, num: u32) -> Result {
+    fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
         self.close_window(dev, num)
     }
 

@@ -15,7 +15,8 @@ use kernel::{
         PageShifts,
         Tces,
         Window,
-        WindowId, //
+        WindowId,
+        WindowNumber, //
     },
     prelude::*, //
 };
@@ -58,7 +59,7 @@ mod tests {
         assert!(layout.locate(range(0x7fff_f000, 0x2000)).is_none());
         assert!(layout.locate(range(0xffff_f000, 0x2000)).is_none());
         let (number, _, run) = layout.locate(range(0x1_0000_0000, 0x2000)).ok_or(EINVAL)?;
-        assert_eq!(number.0, 0);
+        assert_eq!(number, WindowNumber::Low);
         assert_eq!(run.first.get(), 0x10_0000);
         assert_eq!(run.count.get(), 2);
         Ok(())

@@ -129,9 +129,7 @@ mod tests {
             map(&space, at, PHYS, WRITE)?;
             assert!(rig.reaches(granule, true).is_some());
             space.unmap(at);
-            if space.has_copies() {
-                space.withdraw(at);
-            }
+            space.withdraw_copies(at);
             space.flush();
             assert!(rig.reaches(granule, true).is_none());
         }
