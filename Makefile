@@ -9,7 +9,7 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit mutants check check-all overlay shell kernel module toolchain clean
+.PHONY: help run kunit mutants check check-all overlay series shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
@@ -20,6 +20,7 @@ help:
 	@echo 'make mutants              break the driver on purpose, one line at a time: does a KUnit test notice?'
 	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11)'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
+	@echo 'make series DST=dir        write the series for git am: our patches and files'
 	@echo 'make kernel FLAVOUR=...   build kernels: modern-64k legacy-64k modern-debug-64k modern-4k ...'
 	@echo 'make module               rebuild the driver alone against an already built kernel (make M=)'
 	@echo 'make clean                remove $(BUILD)'
@@ -45,6 +46,10 @@ overlay:
 	@test -n '$(DST)' || { echo 'tce: say where: make overlay DST=dir' >&2; exit 2; }
 	@mkdir -p '$(DST)'
 	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) overlay "$$(cd '$(DST)' && pwd)"
+series:
+	@test -n '$(DST)' || { echo 'tce: say where: make series DST=dir' >&2; exit 2; }
+	@mkdir -p '$(DST)'
+	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) series "$$(cd '$(DST)' && pwd)"
 toolchain:
 	@tools/testing/tce/toolchain.sh $(ROOT)
 clean:

@@ -7,13 +7,17 @@ import pathlib
 import signal
 import sys
 
-from . import config, kernel, kunit, mutants, source, suite
+from . import config, kernel, kunit, mutants, source, suite, upstream
 from .env import Env, default_jobs
 from .say import Fail
 
 
 def _overlay(env, args):
     print("overlay:", source.overlay(env, pathlib.Path(args.dst)))
+
+
+def _series(env, args):
+    print(upstream.mails(env.top, pathlib.Path(args.dst)), "patches in", args.dst)
 
 
 def _kernel(env, args):
@@ -70,6 +74,10 @@ def _parser():
     sub = commands.add_parser("overlay", help="leave a ready kernel tree in a directory")
     sub.add_argument("dst")
     sub.set_defaults(run=_overlay)
+
+    sub = commands.add_parser("series", help="write the series for git am to a directory")
+    sub.add_argument("dst")
+    sub.set_defaults(run=_series)
 
     sub = commands.add_parser("kernel", help="build flavours of the kernel")
     sub.add_argument("flavour", help="for example modern-64k or legacy-64k,modern-debug-64k")

@@ -6,14 +6,14 @@ import re
 import shutil
 import subprocess
 
-from . import kernel, scenario, source
+from . import kernel, scenario, source, upstream
 from .scenario import Result
 from .tests import legacy
 
 
 def each_patch(env, report):
     """After every patch of the series the legacy kernel still builds and works."""
-    patches = source.series(env.top)
+    patches = upstream.series(env.top)
     mine = dataclasses.replace(env, base=env.base / "series")
     one = next(one for one in legacy.SCENARIOS if one.name == "works" and one.machine == "pseries")
     for count in range(1, len(patches) + 1):

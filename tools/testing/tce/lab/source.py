@@ -13,12 +13,11 @@ import re
 import shutil
 import subprocess
 
+from .upstream import apply_patch, own_files, series, touched_files, with_patches
 from .say import Fail, Progress, need_space, remark
 
 VERSION = (7, 3)
 TARBALL = "/usr/src/linux-source-7.3.tar.xz"
-OWN_DIRS = ("rust", "drivers", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
-_NOT_SOURCE = re.compile(r"(^|/)(\.(?!kunitconfig$).*|.*\.(o|ko|mod|mod\.c|a|rmeta|orig|rej|pyc)|.*~|__pycache__/.*|modules\.order)$")
 
 
 def version_of(tree):
@@ -37,40 +36,6 @@ def check_version(tree):
         raise Fail(f"{tree} is Linux {'.'.join(map(str, found))} and this project needs "
                    f"{VERSION[0]}.{VERSION[1]}.y: give another tree with KDIR=, or none")
     return ".".join(map(str, found))
-
-
-def own_files(top):
-    """Relative paths of the files that the overlay copies."""
-    found = []
-    for place in OWN_DIRS:
-        for folder, _, names in os.walk(top / place):
-            paths = (os.path.relpath(os.path.join(folder, name), top) for name in names)
-            found += [path for path in paths if not _NOT_SOURCE.search(path)]
-    return sorted(found)
-
-
-def series(top):
-    """Our patches, in order."""
-    listing = top / "patches/series"
-    if not listing.exists():
-        return []
-    names = (text.split("#")[0].strip() for text in listing.read_text(encoding="utf-8").splitlines())
-    patches = [top / "patches" / name for name in names if name]
-    for patch in patches:
-        if not patch.exists():
-            raise Fail(f"patches/series names {patch.name}, which does not exist")
-    return patches
-
-
-def touched_files(patches):
-    """The kernel files that a list of patches changes, creates or removes."""
-    files = set()
-    for patch in patches:
-        for text in patch.read_text(encoding="utf-8").splitlines():
-            found = re.match(r"(?:---|\+\+\+) [ab]/(\S+)", text)
-            if found:
-                files.add(found[1])
-    return sorted(files)
 
 
 def _write_if_changed(path, content, mode):
@@ -113,7 +78,7 @@ class Tree:
         return changed
 
     def _lay_own(self):
-        files = own_files(self.top)
+        files = with_patches(self.top, self.patches)
         ours = self.state.get("own", {})
         for name in files:
             if name not in ours and os.path.lexists(self.path / name):
@@ -170,32 +135,6 @@ class Tree:
         shutil.rmtree(scratch)
         self.state["patches"] = stamp
         return changed
-
-
-def _patch(patch, tree, *options):
-    with open(patch, "rb") as mail:
-        return subprocess.run(["patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", "-r", "-", *options],
-                              cwd=tree, stdin=mail, capture_output=True, text=True, check=False)
-
-
-def apply_patch(patch, tree, version):
-    """Applies one patch without fuzz, or says which hunk of which file fails."""
-    in_already = _patch(patch, tree, "--reverse", "--dry-run").returncode == 0
-    if in_already:
-        raise Fail(f"patches/{patch.name} is in this kernel tree already: give a pristine one")
-    done = _patch(patch, tree)
-    if done.returncode == 0:
-        return
-    name, problems = "?", []
-    for text in (done.stdout + done.stderr).splitlines():
-        if found := re.match(r"(?:checking|patching) file (\S+)", text):
-            name = found[1]
-        elif found := re.match(r"Hunk #(\d+) FAILED at (\d+)", text):
-            problems.append(f"{name} hunk {found[1]} (line {found[2]})")
-        elif "can't find file" in text or "malformed" in text:
-            problems.append(text.strip())
-    raise Fail(f"patches/{patch.name} does not apply to Linux {version}: "
-               f"{', '.join(problems) or (done.stdout + done.stderr).strip()}; refresh it for this version")
 
 
 def _unpack(tarball, target):

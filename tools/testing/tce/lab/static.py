@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from . import config, initramfs, kernel, say, source
+from . import config, initramfs, kernel, say, source, upstream
 from .guest import GuestError
 from .scenario import Result, Skip
 
@@ -25,7 +25,7 @@ _EXCEPT = {
 
 
 def _own(env, suffix):
-    return [name for name in source.own_files(env.top) if name.endswith(suffix)]
+    return [name for name in upstream.own_files(env.top) if name.endswith(suffix)]
 
 
 def _fail_on(output, what):
@@ -120,8 +120,8 @@ def checkpatch(env, _):
     output = ""
     # In a repository checkpatch takes a patch that is tracked there for a source file.
     outside = {**os.environ, "GIT_DIR": os.devnull + "/none"}
-    files = [name for name in source.own_files(env.top) if name.endswith((".rs", ".c", ".h", "Kconfig", "Makefile"))]
-    for mode, names in (["--file"], files), ([], [f"patches/{patch.name}" for patch in source.series(env.top)]):
+    files = [name for name in upstream.own_files(env.top) if name.endswith((".rs", ".c", ".h", "Kconfig", "Makefile"))]
+    for mode, names in (["--file"], files), ([], [f"patches/{patch.name}" for patch in upstream.series(env.top)]):
         if names:
             done = subprocess.run([*script, *mode, *names], cwd=env.top, env=outside, capture_output=True, text=True,
                                   check=False)
@@ -129,7 +129,7 @@ def checkpatch(env, _):
     excused = [f"{re.escape(name)}.*:{kind}:" for name, kinds in _EXCEPT.items() for kind in kinds]
     _fail_on("\n".join(text for text in output.splitlines() if not any(re.match(one, text) for one in excused)),
              "checkpatch")
-    return f"{len(files)} files, {len(source.series(env.top))} patches"
+    return f"{len(files)} files, {len(upstream.series(env.top))} patches"
 
 
 def no_panic_symbol(env, objects):
@@ -141,8 +141,8 @@ def no_panic_symbol(env, objects):
 
 
 def patches_exact(env, _):
-    """The series applies without fuzz, and every patch has its mail header."""
-    patches = source.series(env.top)
+    """The series applies without fuzz, every patch has its mail header, and every file of ours comes with one."""
+    patches = upstream.series(env.top)
     listed = {patch.name for patch in patches}
     stray = {path.name for path in (env.top / "patches").glob("*.patch")} - listed
     _fail_on("\n".join(sorted(stray)), "not in patches/series")
@@ -150,6 +150,7 @@ def patches_exact(env, _):
         text = patch.read_text(encoding="utf-8")
         for need in ("From: ", "Subject: [PATCH", "Signed-off-by: "):
             _fail_on("" if need in text else f"{patch.name} lacks {need}", "header")
+    _fail_on("\n".join(name for name, patch in upstream.new_files(env.top).items() if not patch), "comes with no patch")
     return f"{len(patches)} patches"
 
 
@@ -179,7 +180,7 @@ def overlay_works(env, _):
     with tempfile.TemporaryDirectory() as folder:
         tree = _toy_tree(env, folder)
         source.overlay(env, tree)
-        for name in source.own_files(env.top):
+        for name in upstream.own_files(env.top):
             _fail_on("" if (tree / name).exists() else name, "not laid")
 
 
@@ -187,7 +188,7 @@ def overlay_refuses(env, _):
     """The overlay never overwrites a kernel file."""
     with tempfile.TemporaryDirectory() as folder:
         tree = _toy_tree(env, folder)
-        name = source.own_files(env.top)[0]
+        name = upstream.own_files(env.top)[0]
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("theirs")
         _must_fail(lambda: source.overlay(env, tree), name, "never overwrites")
@@ -198,11 +199,11 @@ def bad_hunk_named(env, _):
     """A patch that does not apply is named, with its hunk, and nothing is laid."""
     with tempfile.TemporaryDirectory() as folder:
         tree = _toy_tree(env, folder)
-        patch = source.series(env.top)[0]
-        name = source.touched_files([patch])[0]
+        patch = upstream.series(env.top)[0]
+        name = upstream.touched_files([patch])[0]
         (tree / name).write_text("something else\n")
         _must_fail(lambda: source.overlay(env, tree), patch.name, name, "hunk")
-        laid = [own for own in source.own_files(env.top) if (tree / own).exists()]
+        laid = [own for own in upstream.own_files(env.top) if (tree / own).exists()]
         _fail_on("\n".join(laid), "laid all the same")
 
 
