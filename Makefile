@@ -42,14 +42,10 @@ kernel:
 	@$(enter) kernel '$(FLAVOUR)'
 module:
 	@$(enter) module '$(FLAVOUR)'
-overlay:
-	@test -n '$(DST)' || { echo 'tce: say where: make overlay DST=dir' >&2; exit 2; }
+overlay series:
+	@test -n '$(DST)' || { echo 'tce: say where: make $@ DST=dir' >&2; exit 2; }
 	@mkdir -p '$(DST)'
-	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) overlay "$$(cd '$(DST)' && pwd)"
-series:
-	@test -n '$(DST)' || { echo 'tce: say where: make series DST=dir' >&2; exit 2; }
-	@mkdir -p '$(DST)'
-	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) series "$$(cd '$(DST)' && pwd)"
+	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) $@ "$$(cd '$(DST)' && pwd)"
 toolchain:
 	@tools/testing/tce/toolchain.sh $(ROOT)
 clean:

@@ -43,7 +43,7 @@ def clean_clone(env, report):
     if done.returncode:
         report(Result("clone.git", "not ok", done.stderr.strip()))
         return
-    more = ["make overlay DST=build/tree", "make module", "make shell MACHINE=powernv10"]
+    more = ["make overlay DST=build/tree", "make series DST=build/series", "make module", "make shell MACHINE=powernv10"]
     for command in readme_commands(env) + more:
         words = command.split() + [f"ROOT={env.root}"] + (["ONLY=static"] if command == "make check" else [])
         with open(clone / "log", "a", encoding="utf-8") as log:
