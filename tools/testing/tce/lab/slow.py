@@ -14,10 +14,10 @@ from .tests import legacy
 def each_patch(env, report):
     """After every patch of the series the legacy kernel still builds and works."""
     patches = upstream.series(env.top)
-    mine = dataclasses.replace(env, base=env.base / "series")
+    mine = dataclasses.replace(env, base=env.base / "alone")
     one = next(one for one in legacy.SCENARIOS if one.name == "works" and one.machine == "pseries")
     for count in range(1, len(patches) + 1):
-        name = f"series.{patches[count - 1].name.removesuffix('.patch')}"
+        name = f"alone.{patches[count - 1].name.removesuffix('.patch')}"
         found = []
         try:
             objects = kernel.build(mine, source.prepare(mine, patches[:count]), one.flavour)
@@ -55,7 +55,7 @@ def clean_clone(env, report):
 
 def run(env, only, report):
     """Both, when asked for."""
-    if only in "series":
+    if only in "alone":
         each_patch(env, report)
     if only in "clone":
         clean_clone(env, report)

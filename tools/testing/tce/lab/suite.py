@@ -41,7 +41,7 @@ def check(env, everything, only, given):
     """`make check`: returns the exit status."""
     chosen = scenarios(everything, only)
     checks = [test for test in static.FAST + static.SLOW if only in f"static.{test.__name__}"]
-    slowest = everything and (only in "series" or only in "clone")
+    slowest = everything and (only in "alone" or only in "clone")
     if not chosen and not checks and not slowest:
         raise Fail(f"no test has {only!r} in its name")
     objects = _build(env, chosen, given, ["modern-64k"] if checks else [])
