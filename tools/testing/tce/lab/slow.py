@@ -5,10 +5,13 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import time
 
 from . import kernel, scenario, source, upstream
 from .scenario import Result
 from .tests import legacy
+
+COMMAND_SECONDS = 3600
 
 
 def each_patch(env, report):
@@ -34,6 +37,21 @@ def readme_commands(env):
     return [text.split("#")[0].strip() for block in blocks for text in block.splitlines() if text.startswith("make ")]
 
 
+def _run(words, clone):
+    """Runs a command; a guest with a prompt is told to go. Returns (status, output)."""
+    log = clone / "log"
+    end = time.monotonic() + COMMAND_SECONDS
+    with open(log, "w", encoding="utf-8") as out, \
+            subprocess.Popen(words, cwd=clone, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, text=True) as process:
+        while process.poll() is None:
+            time.sleep(1)
+            if "exit powers off" in log.read_text(encoding="utf-8", errors="replace"):
+                process.communicate("exit\n")
+            elif time.monotonic() > end:
+                process.terminate()
+    return process.returncode, log.read_text(encoding="utf-8", errors="replace").strip()
+
+
 def clean_clone(env, report):
     """The README's commands, from a fresh clone. `make check` would start this
     again, so it runs its static part."""
@@ -46,10 +64,8 @@ def clean_clone(env, report):
     more = ["make overlay DST=build/tree", "make series DST=build/series", "make module", "make shell MACHINE=powernv10"]
     for command in readme_commands(env) + more:
         words = command.split() + [f"ROOT={env.root}"] + (["ONLY=static"] if command == "make check" else [])
-        with open(clone / "log", "a", encoding="utf-8") as log:
-            done = subprocess.run(words, cwd=clone, input="exit\n", stdout=log, stderr=subprocess.STDOUT, text=True, check=False)
-        tail = (clone / "log").read_text(encoding="utf-8").strip().splitlines()[-1:]
-        report(Result(f"clone.{'_'.join(command.split()[1:])}", "not ok" if done.returncode else "ok", "".join(tail)))
+        status, output = _run(words, clone)
+        report(Result(f"clone.{'_'.join(command.split()[1:])}", "not ok" if status else "ok", "".join(output.splitlines()[-1:])))
     shutil.rmtree(clone)
 
 
