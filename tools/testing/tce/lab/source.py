@@ -165,7 +165,7 @@ def _copy_user_tree(kdir, tree):
     else:
         names = [os.path.relpath(os.path.join(folder, name), kdir)
                  for folder, _, files in os.walk(kdir) for name in files]
-        generated = re.compile(r"(^|/)(\.[^/]*\.cmd|\.config.*|.*\.(o|ko|a|mod|mod\.c|rmeta|so)|vmlinux.*)$"
+        generated = re.compile(r"(^|/)(\.[^/]*\.cmd|\.config.*|.*\.(o|ko|a|mod|mod\.c|rmeta|so)|vmlinux(\.lds|\.symvers|\.map)?)$"
                                r"|^include/(config|generated)/|^arch/[^/]*/include/generated/|^\.git/")
         names = [name for name in names if not generated.search(name)]
     for name in own_files(tree.top):
