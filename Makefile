@@ -9,15 +9,17 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit mutants check check-all overlay series shell kernel module toolchain clean
+.PHONY: help run kunit coverage mutants check check-all overlay series shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
 	@echo 'make check                the tests; ends with "N passed, N failed, N skipped"'
 	@echo 'make check-all            the same with 4K pages, powernv9, powernv11 and every patch on its own'
 	@echo 'make check ONLY=word      only the tests whose name has this word'
-	@echo 'make kunit                the KUnit suites under kunit.py, on ppc64le and on x86_64 with KASAN'
-	@echo 'make mutants              break the driver on purpose, one line at a time: does a KUnit test notice?'
+	@echo 'make kunit                the KUnit suites under kunit.py, on ppc64le and on x86_64 with KASAN;'
+	@echo '                          ARCH=x86_64 or ARCH=powerpcle for one of them'
+	@echo 'make mutants              break the code on purpose, one line at a time: does a KUnit test notice?'
+	@echo 'make coverage             which lines of the driver the KUnit suites run; after make kunit ARCH=x86_64'
 	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11)'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
 	@echo 'make series DST=dir        write the series for git am: our patches and files'
@@ -33,7 +35,9 @@ check:
 check-all:
 	@$(enter) check --all $(if $(ONLY),--only '$(ONLY)')
 kunit:
-	@$(enter) kunit
+	@$(enter) kunit $(if $(ARCH),--arch '$(ARCH)')
+coverage:
+	@$(enter) coverage
 mutants:
 	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
 shell:

@@ -2,28 +2,23 @@
 
 //! Tests of shared virtual addressing, through the real IOMMU core.
 //!
-//! There is an IOMMU driver with PASIDs, which claims platform devices that the tests make, and
-//! address spaces that the tests make and end. A firmware node ties the devices to the IOMMU, so
-//! other IOMMU drivers do not matter.
+//! The IOMMU driver of [`mock`](super::mock) has PASIDs here, and address spaces are made and ended by
+//! the tests, some of them as those of processes.
 
 #[macros::kunit_tests(rust_iommu_sva)]
 mod tests {
     use super::super::{
-        device::ProbeLock,
+        mock::{
+            Count,
+            *, //
+        },
         sva::*,
         *, //
     };
     use crate::{
         bindings,
-        device::{
-            Bound,
-            Device, //
-        },
-        error::{
-            from_err_ptr,
-            to_result, //
-        },
-        io::PhysAddr,
+        device::Device,
+        error::from_err_ptr,
         mm::{
             notifier::{
                 Notifier,
@@ -39,7 +34,6 @@ mod tests {
             aref::ARef,
             atomic::{
                 Atomic,
-                Full,
                 Relaxed, //
             },
             Arc,
@@ -53,140 +47,14 @@ mod tests {
             },
             Delta, //
         },
-        types::Opaque,
-        workqueue, //
+        types::ForeignOwnable, //
     };
     use core::ptr::{
         self,
         NonNull, //
     };
 
-    /// Fails the test with a line in the log. Other than an assertion it lets destructors run.
-    macro_rules! check {
-        ($cond:expr) => {
-            if !$cond {
-                pr_err!("line {}: {}\n", line!(), stringify!($cond));
-                return Err(EINVAL);
-            }
-        };
-    }
-
     // The IOMMU.
-
-    /// What the IOMMU driver saw, and what it shall do.
-    struct Log {
-        clock: Atomic<i32>,
-        domains: Atomic<i32>,
-        pasids: Atomic<i32>,
-        /// PASIDs that were set twice.
-        wrong: Atomic<i32>,
-        removed_at: Atomic<i32>,
-        /// When the IOMMU stopped to answer for an address space.
-        cut_at: Atomic<i32>,
-        fail_new: Atomic<bool>,
-        /// The error for the next PASID, or 0.
-        fail_set: Atomic<i32>,
-    }
-
-    impl Log {
-        fn new() -> Result<Arc<Self>> {
-            let log = Self {
-                clock: Atomic::new(0),
-                domains: Atomic::new(0),
-                pasids: Atomic::new(0),
-                wrong: Atomic::new(0),
-                removed_at: Atomic::new(0),
-                cut_at: Atomic::new(0),
-                fail_new: Atomic::new(false),
-                fail_set: Atomic::new(0),
-            };
-            Ok(Arc::new(log, GFP_KERNEL)?)
-        }
-
-        /// The number of this event, from 1 on.
-        fn tick(&self) -> i32 {
-            self.clock.fetch_add(1, Full) + 1
-        }
-
-        /// Says whether nothing is left behind.
-        fn is_idle(&self) -> bool {
-            self.domains.load(Relaxed) == 0
-                && self.pasids.load(Relaxed) == 0
-                && self.wrong.load(Relaxed) == 0
-        }
-    }
-
-    struct Mock;
-
-    struct Board {
-        log: Arc<Log>,
-        /// The group of all devices that have none for themselves.
-        shared: ARef<Group>,
-    }
-
-    #[pin_data]
-    struct Endpoint {
-        group: ARef<Group>,
-        /// A bit for each PASID that is set.
-        #[pin]
-        table: Mutex<u64>,
-    }
-
-    #[vtable]
-    impl Driver for Mock {
-        type Instance = Board;
-        type Endpoint = Endpoint;
-        type Paging = Empty;
-
-        fn probe_device<'p>(
-            dev: &Device,
-            mut all: Instances<'p, Self>,
-        ) -> Result<(&'p Instance<Self>, impl PinInit<Endpoint, Error>)> {
-            let number = dev.name().to_bytes().strip_prefix(b"rust-sva.");
-            let alone = match number.ok_or(ENODEV)? {
-                b"0" | b"1" => true,
-                b"2" | b"3" => false,
-                _ => return Err(ENODEV),
-            };
-            let instance = all.next().ok_or(ENODEV)?;
-            let group = if alone {
-                Group::new()?
-            } else {
-                instance.data().shared.clone()
-            };
-            let endpoint = try_pin_init!(Endpoint {
-                group,
-                table <- new_mutex!(0),
-            });
-            Ok((instance, endpoint))
-        }
-
-        fn device_group(ctx: &EndpointCtx<'_, Self>) -> Result<ARef<Group>> {
-            Ok(ctx.endpoint().group.clone())
-        }
-
-        fn default_domain(_ctx: &EndpointCtx<'_, Self>) -> DefaultDomain {
-            DefaultDomain::Identity
-        }
-
-        fn reserved_regions(_ctx: &EndpointCtx<'_, Self>, _out: &mut ReservedRegions<'_>) {}
-
-        fn capable(_ctx: &EndpointCtx<'_, Self>, _cap: Cap) -> bool {
-            false
-        }
-    }
-
-    struct NoAccess;
-
-    // SAFETY: The devices do not exist.
-    unsafe impl StaticOps for NoAccess {
-        type Kind = Blocked;
-        type Driver = Mock;
-
-        fn attach(_ctx: &AttachCtx<'_, Mock>) -> Result {
-            Ok(())
-        }
-    }
 
     // SAFETY: The devices do not exist.
     unsafe impl BlockPasid for NoAccess {
@@ -204,52 +72,13 @@ mod tests {
         }
     }
 
-    struct Direct;
-
-    // SAFETY: The devices do not exist.
-    unsafe impl StaticOps for Direct {
-        type Kind = Identity;
-        type Driver = Mock;
-
-        fn attach(_ctx: &AttachCtx<'_, Mock>) -> Result {
-            Ok(())
-        }
-    }
-
-    struct Empty;
-
-    // SAFETY: There is never such a domain.
-    #[vtable]
-    unsafe impl PagingOps for Empty {
-        type Driver = Mock;
-
-        fn new(_ctx: &EndpointCtx<'_, Mock>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
-            Err::<(_, Result<Self>), _>(ENODEV)
-        }
-
-        fn attach(self: Pin<&Self>, _ctx: &AttachCtx<'_, Mock>) -> Result {
-            Err(ENODEV)
-        }
-
-        fn map(self: Pin<&Self>, _req: &MapRequest) -> Result<(), MapError> {
-            Err(ENODEV.into())
-        }
-
-        fn unmap(self: Pin<&Self>, _req: &UnmapRequest, _gather: &mut IotlbGather<'_>) -> Pages {
-            Pages::new(0)
-        }
-
-        fn iova_to_phys(self: Pin<&Self>, _iova: Iova) -> Option<PhysAddr> {
-            None
-        }
-    }
-
     /// The domain of an address space.
-    #[pin_data(PinnedDrop)]
+    #[pin_data]
     struct Space {
         log: Arc<Log>,
         #[pin]
         exit: Notifier<Cut>,
+        _count: Count,
     }
 
     struct Cut(Arc<Log>);
@@ -267,20 +96,16 @@ mod tests {
         fn new(ctx: &EndpointCtx<'_, Mock>, mm: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
             let log = ctx.instance().data().log.clone();
 
-            if log.fail_new.xchg(false, Relaxed) {
-                return Err(ENOMEM);
-            }
+            Log::fail(&log.fail_new)?;
             Ok(try_pin_init!(Self {
                 exit <- Notifier::new(mm, Ok(Cut(log.clone()))),
+                _count: Count::new(&log, |log| &log.domains),
                 log,
-                _: {
-                    log.domains.add(1, Relaxed);
-                },
             }))
         }
 
         fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Mock>, pasid: Pasid) -> Result {
-            to_result(self.log.fail_set.xchg(0, Relaxed))?;
+            Log::fail(&self.log.fail_set)?;
 
             let endpoint = ctx.endpoint();
             let mut table = endpoint.table.lock();
@@ -293,211 +118,18 @@ mod tests {
         }
     }
 
-    #[pinned_drop]
-    impl PinnedDrop for Space {
-        fn drop(self: Pin<&mut Self>) {
-            self.log.domains.add(-1, Relaxed);
-        }
-    }
-
-    static DIRECT: StaticDomain<Direct> = StaticDomain::new();
     static BLOCKED: StaticDomain<NoAccess> = StaticDomain::with_pasids();
     static OPS: Ops<Mock> = Ops::new()
         .blocked(&BLOCKED)
         .identity(&DIRECT)
         .sva::<Space>();
-
-    // A driver that leaves out what is optional.
-    static PLAIN_BLOCKED: StaticDomain<NoAccess> = StaticDomain::new();
-    static PLAIN_OPS: Ops<Mock> = Ops::new().blocked(&PLAIN_BLOCKED).identity(&DIRECT);
     static HALF_OPS: Ops<Mock> = Ops::new()
         .blocked(&PLAIN_BLOCKED)
         .identity(&DIRECT)
         .sva::<Space>();
 
-    // The devices.
-
-    /// A platform device with PASIDs.
-    struct Endpt(NonNull<bindings::platform_device>);
-
-    impl Endpt {
-        /// Makes a device, which belongs to the IOMMU with the firmware node unless that is null.
-        fn new(
-            id: c_int,
-            pasid_bits: Option<u32>,
-            node: *mut bindings::fwnode_handle,
-        ) -> Result<Self> {
-            // SAFETY: The name is a C string.
-            let raw = unsafe { bindings::platform_device_alloc(c"rust-sva".as_char_ptr(), id) };
-            let this = NonNull::new(raw).ok_or(ENOMEM)?;
-            // SAFETY: The device is initialised and not yet added.
-            let added = unsafe { Self::add(raw, pasid_bits, node) };
-            if let Err(e) = added {
-                // SAFETY: The device was not added.
-                unsafe { bindings::platform_device_put(raw) };
-                return Err(e);
-            }
-            Ok(Self(this))
-        }
-
-        /// # Safety
-        ///
-        /// `raw` must be initialised and not yet added, and `node` null or valid.
-        unsafe fn add(
-            raw: *mut bindings::platform_device,
-            pasid_bits: Option<u32>,
-            node: *mut bindings::fwnode_handle,
-        ) -> Result {
-            // SAFETY: The device is valid.
-            let dev = unsafe { &raw mut (*raw).dev };
-
-            if let Some(bits) = pasid_bits {
-                let mut properties: [bindings::property_entry; 2] = pin_init::zeroed();
-                properties[0].name = c"pasid-num-bits".as_char_ptr();
-                properties[0].length = size_of::<u32>();
-                properties[0].is_inline = true;
-                properties[0].type_ = bindings::dev_prop_type_DEV_PROP_U32;
-                properties[0].__bindgen_anon_1.value.u32_data = [bits, 0];
-                // SAFETY: The properties are complete, and are copied.
-                to_result(unsafe {
-                    bindings::device_create_managed_software_node(
-                        dev,
-                        properties.as_ptr(),
-                        ptr::null(),
-                    )
-                })?;
-            }
-            if !node.is_null() {
-                let _lock = ProbeLock::lock();
-                // SAFETY: Both are valid, and the probe lock is held.
-                to_result(unsafe { bindings::iommu_fwspec_init(dev, node) })?;
-            }
-            // SAFETY: The device is initialised.
-            to_result(unsafe { bindings::platform_device_add(raw) })
-        }
-
-        /// Returns the device, which is bound as long as the test bed is there.
-        fn dev(&self) -> Result<&'static Device<Bound>> {
-            // SAFETY: The device was registered, and the tests do not use it after the test bed.
-            let dev: &Device = unsafe {
-                let dev = &raw mut (*self.0.as_ptr()).dev;
-                if (*dev).driver.is_null() {
-                    return Err(ENXIO);
-                }
-                Device::from_raw(dev)
-            };
-            // SAFETY: Checked above; nobody else unbinds it.
-            Ok(unsafe { dev.as_bound() })
-        }
-    }
-
-    impl Drop for Endpt {
-        fn drop(&mut self) {
-            // SAFETY: The device was registered.
-            unsafe { bindings::platform_device_unregister(self.0.as_ptr()) };
-        }
-    }
-
-    /// The driver of the devices.
-    struct EndptDriver(Pin<KBox<Opaque<bindings::platform_driver>>>);
-
-    impl EndptDriver {
-        fn new() -> Result<Self> {
-            let mut raw: bindings::platform_driver = pin_init::zeroed();
-            raw.driver.name = c"rust-sva".as_char_ptr();
-            let raw = KBox::pin(Opaque::new(raw), GFP_KERNEL)?;
-            // SAFETY: The driver is initialised, and pinned until it is unregistered.
-            to_result(unsafe {
-                bindings::__platform_driver_register(
-                    raw.get(),
-                    ptr::null_mut(),
-                    c"kernel".as_char_ptr(),
-                )
-            })?;
-            Ok(Self(raw))
-        }
-    }
-
-    impl Drop for EndptDriver {
-        fn drop(&mut self) {
-            // SAFETY: The driver is registered.
-            unsafe { bindings::platform_driver_unregister(self.0.get()) };
-        }
-    }
-
-    /// The firmware node of the IOMMU.
-    struct Node(*mut bindings::fwnode_handle);
-
-    impl Node {
-        fn new() -> Result<Self> {
-            // SAFETY: A node needs neither properties nor a parent.
-            let node = unsafe { bindings::fwnode_create_software_node(ptr::null(), ptr::null()) };
-            Ok(Self(from_err_ptr(node)?))
-        }
-    }
-
-    impl Drop for Node {
-        fn drop(&mut self) {
-            // SAFETY: The node was created.
-            unsafe { bindings::fwnode_remove_software_node(self.0) };
-        }
-    }
-
-    /// An IOMMU with devices. The fields are dropped in the right order.
-    struct Bed {
-        devices: KVec<Endpt>,
-        _driver: EndptDriver,
-        _iommu: Registration<Mock>,
-        node: Node,
-        log: Arc<Log>,
-    }
-
-    impl Bed {
-        /// `devices` has numbers of devices and their PASID bits.
-        fn with(
-            ops: &'static Ops<Mock>,
-            max_pasids: u32,
-            devices: &[(c_int, Option<u32>)],
-        ) -> Result<Self> {
-            let log = Log::new()?;
-            let board = Board {
-                log: log.clone(),
-                shared: Group::new()?,
-            };
-            let iommu = Unregistered::new(Ok(board), max_pasids)?;
-            let node = Node::new()?;
-            // SAFETY: Nobody else sees the instance yet, and the node outlives it.
-            unsafe { (*iommu.as_raw()).fwnode = node.0 };
-            let mut bed = Self {
-                devices: KVec::new(),
-                _iommu: iommu.register(ops, None, fmt!("rust-sva-mock"))?,
-                _driver: EndptDriver::new()?,
-                node,
-                log,
-            };
-            for &(id, bits) in devices {
-                bed.add(id, bits)?;
-            }
-            Ok(bed)
-        }
-
-        fn add(&mut self, id: c_int, bits: Option<u32>) -> Result {
-            // Number 4 has no IOMMU.
-            let node = if id == 4 {
-                ptr::null_mut()
-            } else {
-                self.node.0
-            };
-            Ok(self.devices.push(Endpt::new(id, bits, node)?, GFP_KERNEL)?)
-        }
-
-        fn new(devices: &[(c_int, Option<u32>)]) -> Result<Self> {
-            Self::with(&OPS, 64, devices)
-        }
-
-        fn dev(&self, index: usize) -> Result<&'static Device<Bound>> {
-            self.devices.get(index).ok_or(EINVAL)?.dev()
-        }
+    fn new_bed(devices: &[(c_int, Option<u32>)]) -> Result<Bed> {
+        Bed::with(&OPS, 64, devices)
     }
 
     // The address spaces.
@@ -510,12 +142,90 @@ mod tests {
         Ok(unsafe { ARef::from_raw(mm.cast()) })
     }
 
+    /// Runs `f` in the address space. The test is a kernel thread and has none.
+    fn with_mm<T>(mm: &MmWithUser, f: impl FnOnce() -> T) -> T {
+        // SAFETY: This is a kernel thread without an address space, and `mm` has a user.
+        unsafe { bindings::kthread_use_mm(mm.as_raw()) };
+        let result = f();
+        // SAFETY: As above; this is what it uses.
+        unsafe { bindings::kthread_unuse_mm(mm.as_raw()) };
+        result
+    }
+
+    /// A process, which waits until it may exit.
+    #[pin_data]
+    struct Process {
+        task: Atomic<usize>,
+        #[pin]
+        mm: Mutex<Option<ARef<MmWithUser>>>,
+        #[pin]
+        begun: Completion,
+        #[pin]
+        exit: Completion,
+    }
+
+    impl Process {
+        /// Makes a process with a copy of `mm`, or one that shares it.
+        fn fork(mm: &MmWithUser, share: bool) -> Result<Arc<Self>> {
+            let this = Arc::pin_init(
+                pin_init!(Self {
+                    task: Atomic::new(0),
+                    mm <- new_mutex!(None),
+                    begun <- Completion::new(),
+                    exit <- Completion::new(),
+                }),
+                GFP_KERNEL,
+            )?;
+            let arg = this.clone().into_foreign();
+            let mut args = bindings::kernel_clone_args {
+                flags: u64::from(if share { bindings::CLONE_VM } else { 0 }),
+                // Nobody has to wait for the child: a kernel thread ignores the signal.
+                exit_signal: bindings::SIGCHLD as c_int,
+                fn_: Some(Self::main),
+                fn_arg: arg.cast(),
+                ..pin_init::zeroed()
+            };
+            // SAFETY: The arguments are valid, and `main` does not return.
+            let pid = with_mm(mm, || unsafe { bindings::kernel_clone(&mut args) });
+            if pid < 0 {
+                // SAFETY: There is no child that would take it.
+                drop(unsafe { Arc::<Self>::from_foreign(arg) });
+                // CAST: An error fits.
+                return Err(Error::from_errno(pid as c_int));
+            }
+            this.begun.wait_for_completion();
+            Ok(this)
+        }
+
+        /// What the process does.
+        unsafe extern "C" fn main(arg: *mut c_void) -> c_int {
+            // SAFETY: `fork` made it for this task.
+            let this = unsafe { Arc::<Self>::from_foreign(arg.cast()) };
+            let current = crate::current!();
+
+            this.task.store(current.as_ptr().addr(), Relaxed);
+            *this.mm.lock() = current.mm().map(Into::into);
+            this.begun.complete_all();
+            this.exit.wait_for_completion();
+            drop(this);
+            // SAFETY: No lock is held, and there is no user code to return to.
+            unsafe { bindings::do_exit(0) }
+        }
+
+        /// Its address space.
+        fn mm(&self) -> Result<ARef<MmWithUser>> {
+            self.mm.lock().take().ok_or(ESRCH)
+        }
+    }
+
     /// What the user of a device saw.
     #[pin_data]
     struct Seen {
         calls: Atomic<i32>,
         pasid: Atomic<u32>,
         called_at: Atomic<i32>,
+        /// The task that called `mm_exit`.
+        task: Atomic<usize>,
         dropped_at: Atomic<i32>,
         running: Atomic<i32>,
         /// The data was used and dropped at the same time, or used afterwards.
@@ -533,6 +243,7 @@ mod tests {
                     calls: Atomic::new(0),
                     pasid: Atomic::new(0),
                     called_at: Atomic::new(0),
+                    task: Atomic::new(0),
                     dropped_at: Atomic::new(0),
                     running: Atomic::new(0),
                     wrong: Atomic::new(0),
@@ -573,6 +284,7 @@ mod tests {
             seen.calls.add(1, Relaxed);
             seen.pasid.store(pasid.get(), Relaxed);
             seen.called_at.store(self.log.tick(), Relaxed);
+            seen.task.store(crate::current!().as_ptr().addr(), Relaxed);
             seen.begun.complete_all();
             if self.sleeps {
                 seen.go.wait_for_completion();
@@ -599,23 +311,11 @@ mod tests {
         }
     }
 
-    /// Runs `f` in another task.
-    fn spawn(f: impl FnOnce() + Send + 'static) -> Result<Arc<Completion>> {
-        let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
-        let signal = done.clone();
-
-        workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
-            f();
-            signal.complete_all();
-        })?;
-        Ok(done)
-    }
-
     // Bonds.
 
     #[test]
     fn same_mm_and_device_twice_is_one_handle() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let mm = new_mm()?;
         let first = Bond::bind(bed.dev(0)?, &mm)?;
         let second = Bond::bind(bed.dev(0)?, &mm)?;
@@ -633,7 +333,7 @@ mod tests {
 
     #[test]
     fn one_mm_on_two_devices_has_one_pasid() -> Result {
-        let bed = Bed::new(&[(0, Some(5)), (1, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5)), (1, Some(5))])?;
         let mm = new_mm()?;
         let first = Bond::bind(bed.dev(0)?, &mm)?;
         let second = Bond::bind(bed.dev(1)?, &mm)?;
@@ -652,7 +352,7 @@ mod tests {
 
     #[test]
     fn two_mms_on_one_device_have_two_pasids() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm1, mm2) = (new_mm()?, new_mm()?);
         let first = Bond::bind(bed.dev(0)?, &mm1)?;
         let second = Bond::bind(bed.dev(0)?, &mm2)?;
@@ -667,7 +367,7 @@ mod tests {
 
     #[test]
     fn binding_again_after_unbinding_works() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let mm = new_mm()?;
         let pasid = Bond::bind(bed.dev(0)?, &mm)?.pasid();
 
@@ -679,18 +379,14 @@ mod tests {
 
     #[test]
     fn current_mm_can_be_bound() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let mm = new_mm()?;
         let pasid = Bond::bind(bed.dev(0)?, &mm)?.pasid();
 
         let none = Bond::bind_current(bed.dev(0)?, crate::current!());
         check!(matches!(none, Err(BindError::NoMm)));
 
-        // SAFETY: This is a kernel thread without an address space, and `mm` has a user.
-        unsafe { bindings::kthread_use_mm(mm.as_raw()) };
-        let bond = Bond::bind_current(bed.dev(0)?, crate::current!());
-        // SAFETY: As above; this is what it uses.
-        unsafe { bindings::kthread_unuse_mm(mm.as_raw()) };
+        let bond = with_mm(&mm, || Bond::bind_current(bed.dev(0)?, crate::current!()));
         check!(bond?.pasid() == pasid);
         check!(bed.log.is_idle());
         Ok(())
@@ -698,7 +394,7 @@ mod tests {
 
     #[test]
     fn bond_does_not_keep_the_process() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let mm = new_mm()?;
         let bond = Bond::bind(bed.dev(0)?, &mm)?;
 
@@ -721,7 +417,7 @@ mod tests {
 
     #[test]
     fn exit_before_unbind() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         let context = Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?;
         let pasid = context.pasid().ok_or(EINVAL)?;
@@ -745,7 +441,7 @@ mod tests {
 
     #[test]
     fn unbind_before_exit() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
 
         drop(Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?);
@@ -758,7 +454,7 @@ mod tests {
 
     #[test]
     fn data_is_dropped_before_unbinding() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
 
         drop(Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?);
@@ -769,7 +465,7 @@ mod tests {
 
     #[test]
     fn exit_is_told_before_the_iommu_stops() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         let context = Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?;
 
@@ -781,7 +477,7 @@ mod tests {
 
     #[test]
     fn contexts_may_have_different_operations() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         let first = Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?;
         let second = Context::bind(bed.dev(0)?, &mm, Ok(Other(seen.clone())))?;
@@ -797,7 +493,7 @@ mod tests {
 
     #[test]
     fn mm_exit_may_sleep_and_unbinding_waits_for_it() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         let mut user = User::new(&bed, &seen);
         user.sleeps = true;
@@ -829,7 +525,7 @@ mod tests {
 
     #[test]
     fn exit_races_unbind() -> Result {
-        let bed = Bed::new(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         let mut told = 0;
 
         for round in 0..200_i64 {
@@ -863,16 +559,159 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn forked_process_has_a_pasid_of_its_own_and_exits() -> Result {
+        let bed = new_bed(&[(0, Some(5))])?;
+        let (mm, seen) = (new_mm()?, Seen::new()?);
+        let process = Process::fork(&mm, false)?;
+        let copy = process.mm()?;
+
+        check!(copy.as_raw() != mm.as_raw());
+        let parent = Bond::bind(bed.dev(0)?, &mm)?;
+        let child = Context::bind(bed.dev(0)?, &copy, Ok(User::new(&bed, &seen)))?;
+        check!(Some(parent.pasid()) != child.pasid());
+        // The process is the last user of its address space.
+        drop(copy);
+        check!(seen.calls.load(Relaxed) == 0);
+        process.exit.complete_all();
+        seen.begun.wait_for_completion();
+        check!(child.pasid().is_none());
+        check!(seen.task.load(Relaxed) == process.task.load(Relaxed));
+        drop(child);
+        // The parent is not concerned.
+        check!(seen.calls.load(Relaxed) == 1);
+        check!(bed.log.pasids.load(Relaxed) == 1);
+        drop(parent);
+        check!(bed.log.is_idle());
+        Ok(())
+    }
+
+    #[test]
+    fn last_of_two_processes_exits() -> Result {
+        let bed = new_bed(&[(0, Some(5))])?;
+        let (mm, seen) = (new_mm()?, Seen::new()?);
+        let (one, two) = (Process::fork(&mm, true)?, Process::fork(&mm, true)?);
+        let context = Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)))?;
+
+        check!(one.mm()?.as_raw() == mm.as_raw());
+        drop((mm, two.mm()?));
+        one.exit.complete_all();
+        fsleep(Delta::from_millis(50));
+        check!(seen.calls.load(Relaxed) == 0);
+        two.exit.complete_all();
+        seen.begun.wait_for_completion();
+        check!(seen.task.load(Relaxed) == two.task.load(Relaxed));
+        drop(context);
+        check!(bed.log.is_idle());
+        Ok(())
+    }
+
     // Failures.
+
+    /// Makes the current task have a signal pending while it lives.
+    struct Signal;
+
+    impl Signal {
+        // The same on all architectures.
+        const NUMBER: c_int = bindings::SIGUSR1 as c_int;
+
+        /// `handler` is 1 to ignore the signal, and 2 for a kernel thread to see it.
+        fn action(handler: usize) {
+            // SAFETY: The C type of these constants is that of a function, which nobody calls.
+            let handler =
+                unsafe { core::mem::transmute::<usize, bindings::__sighandler_t>(handler) };
+            // SAFETY: The signal is one that can be ignored.
+            unsafe { bindings::kernel_sigaction(Self::NUMBER, handler) };
+        }
+
+        fn new() -> Self {
+            Self::action(2);
+            let task = crate::current!().as_ptr();
+            // SAFETY: The current task is valid.
+            unsafe { bindings::send_sig(Self::NUMBER, task, 1) };
+            Self
+        }
+    }
+
+    impl Drop for Signal {
+        fn drop(&mut self) {
+            let task = crate::current!().as_ptr();
+            // SAFETY: The current task is valid.
+            unsafe { bindings::flush_signals(task) };
+            Self::action(1);
+        }
+    }
+
+    #[test]
+    fn notifier_that_cannot_be_registered_leaves_nothing_behind() -> Result {
+        let bed = new_bed(&[(0, Some(5))])?;
+        let (mm, seen) = (new_mm()?, Seen::new()?);
+        // C looks at signals where it locks the areas of the address space, so there must be one.
+        // `PROT_READ`, and `MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS`.
+        let (at, len, prot, flags) = (0x100_0000, 0x1_0000, 1, 0x32);
+        // SAFETY: The task has the address space.
+        let area = with_mm(&mm, || unsafe {
+            bindings::vm_mmap(ptr::null_mut(), at, len, prot, flags, 0)
+        });
+        check!(area == at);
+        // The domain is there already, so that only the notifier of the context fails.
+        let first = Bond::bind(bed.dev(0)?, &mm)?;
+        let signal = Signal::new();
+        let failed = Context::bind(bed.dev(0)?, &mm, Ok(User::new(&bed, &seen)));
+        drop(signal);
+        check!(matches!(failed, Err(BindError::Other(EINTR))));
+        check!(seen.dropped_at.load(Relaxed) != 0);
+        check!(bed.log.pasids.load(Relaxed) == 1);
+        drop(first);
+        check!(bed.log.is_idle());
+        drop(mm);
+        check!(seen.calls.load(Relaxed) == 0);
+        Ok(())
+    }
+
+    // The core says so while it resets a device, and it cannot do that to one that is not PCI; here
+    // the IOMMU driver says it.
+    #[test]
+    fn device_in_recovery_says_so() -> Result {
+        let bed = new_bed(&[(0, Some(5))])?;
+        let mm = new_mm()?;
+
+        bed.log.fail_set.store(EBUSY.to_errno(), Relaxed);
+        let failed = Bond::bind(bed.dev(0)?, &mm);
+        check!(matches!(failed, Err(BindError::InRecovery)));
+        check!(bed.log.is_idle());
+        drop(Bond::bind(bed.dev(0)?, &mm)?);
+        Ok(())
+    }
+
+    #[cfg(CONFIG_ADDRESS_MASKING)]
+    #[test]
+    fn masked_addresses_say_so() -> Result {
+        let bed = new_bed(&[(0, Some(5))])?;
+        let mm = new_mm()?;
+        let mask = |mask: c_ulong| {
+            // SAFETY: No task uses the address space, which is all ours.
+            unsafe { (*mm.as_raw()).__bindgen_anon_1.context.lam_cr3_mask = mask };
+        };
+
+        // As the process had asked for by `arch_prctl(ARCH_ENABLE_TAGGED_ADDR)`.
+        mask(1 << 62);
+        let failed = Bond::bind(bed.dev(0)?, &mm).map(|bond| bond.pasid());
+        mask(0);
+        check!(failed == Err(BindError::MmIncompatible));
+        check!(bed.log.is_idle());
+        drop(Bond::bind(bed.dev(0)?, &mm)?);
+        Ok(())
+    }
 
     #[test]
     fn failures_leave_nothing_behind() -> Result {
-        let bed = Bed::new(&[(0, Some(5)), (1, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5)), (1, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         let user = || Ok(User::new(&bed, &seen));
 
         // No domain.
-        bed.log.fail_new.store(true, Relaxed);
+        bed.log.fail_new.store(ENOMEM.to_errno(), Relaxed);
         let failed = Bond::bind(bed.dev(0)?, &mm);
         check!(matches!(failed, Err(BindError::Other(ENOMEM))));
         check!(bed.log.is_idle());
@@ -908,23 +747,32 @@ mod tests {
         Ok(())
     }
 
+    /// Binds new address spaces until that fails. The lowest free PASID comes first; a CPU that last
+    /// ran in an address space may still hold that and its PASID.
+    fn bind_many(bed: &Bed) -> Result<(KVec<(Bond<'static>, ARef<MmWithUser>)>, BindError)> {
+        let mut bonds = KVec::new();
+        loop {
+            let mm = new_mm()?;
+            match Bond::bind(bed.dev(0)?, &mm) {
+                Ok(bond) => bonds.push((bond, mm), GFP_KERNEL)?,
+                Err(e) => return Ok((bonds, e)),
+            }
+        }
+    }
+
     #[test]
     fn pasids_run_out() -> Result {
-        // Two bits: the PASIDs 1, 2 and 3.
-        let bed = Bed::new(&[(0, Some(2))])?;
-        check!(max_pasids(bed.dev(0)?) == 4);
+        let bed = new_bed(&[(0, Some(5))])?;
+        check!(max_pasids(bed.dev(0)?) == 32);
 
-        let mut bonds = KVec::new();
-        for _ in 0..3 {
-            let mm = new_mm()?;
-            bonds.push((Bond::bind(bed.dev(0)?, &mm)?, mm), GFP_KERNEL)?;
-        }
-        let mm = new_mm()?;
-        let failed = Bond::bind(bed.dev(0)?, &mm);
-        check!(matches!(failed, Err(BindError::PasidsUsedUp)));
+        let (mut bonds, error) = bind_many(&bed)?;
+        check!((16..32).contains(&bonds.len()));
+        check!(bonds.iter().all(|(bond, _)| bond.pasid().get() < 32));
+        check!(error == BindError::PasidsUsedUp);
         check!(supported(bed.dev(0)?).is_ok());
 
         // Unbinding alone gives no PASID back, it belongs to the address space.
+        let mm = new_mm()?;
         let (bond, old) = bonds.pop().ok_or(EINVAL)?;
         drop(bond);
         check!(Bond::bind(bed.dev(0)?, &mm).is_err());
@@ -937,23 +785,26 @@ mod tests {
 
     #[test]
     fn pasid_can_be_too_large() -> Result {
-        let bed = Bed::new(&[(0, Some(5)), (1, Some(1))])?;
-        let (mm1, mm2) = (new_mm()?, new_mm()?);
-        let first = Bond::bind(bed.dev(0)?, &mm1)?;
-        let second = Bond::bind(bed.dev(0)?, &mm2)?;
+        let bed = new_bed(&[(0, Some(5)), (1, Some(4))])?;
+        let (bonds, _) = bind_many(&bed)?;
 
-        let failed = Bond::bind(bed.dev(1)?, &mm2);
-        check!(matches!(failed, Err(BindError::PasidTooLarge)));
-        // The other one has PASID 1.
-        drop(Bond::bind(bed.dev(1)?, &mm1)?);
-        drop((first, second));
+        for (bond, mm) in &bonds {
+            match Bond::bind(bed.dev(1)?, mm) {
+                Ok(second) => check!(second.pasid() == bond.pasid() && second.pasid().get() < 16),
+                Err(BindError::PasidTooLarge) => check!(bond.pasid().get() >= 16),
+                Err(_) => return Err(EINVAL),
+            }
+        }
+        let large = bonds.iter().filter(|(bond, _)| bond.pasid().get() >= 16);
+        check!((1..bonds.len()).contains(&large.count()));
+        drop(bonds);
         check!(bed.log.is_idle());
         Ok(())
     }
 
     #[test]
     fn group_of_two_devices_is_refused() -> Result {
-        let mut bed = Bed::new(&[(2, Some(5)), (3, Some(5))])?;
+        let mut bed = new_bed(&[(2, Some(5)), (3, Some(5))])?;
         let mm = new_mm()?;
 
         check!(supported(bed.dev(0)?) == Err(BindError::SharedGroup));
@@ -977,7 +828,7 @@ mod tests {
 
     #[test]
     fn leaked_handle_of_another_device_is_refused() -> Result {
-        let bed = Bed::new(&[(0, Some(5)), (1, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5)), (1, Some(5))])?;
         let mm = new_mm()?;
         let leaked = Bond::bind(bed.dev(0)?, &mm)?;
 
@@ -997,7 +848,7 @@ mod tests {
 
     #[test]
     fn devices_without_pasids_say_so() -> Result {
-        let bed = Bed::new(&[(0, None), (1, Some(5)), (4, Some(5))])?;
+        let bed = new_bed(&[(0, None), (1, Some(5)), (4, Some(5))])?;
         let mm = new_mm()?;
         let bind = |n| Bond::bind(bed.dev(n)?, &mm).map(|bond| bond.pasid());
 
@@ -1089,9 +940,9 @@ mod tests {
 
     // Notifiers.
 
-    struct Count(Arc<Atomic<i32>>);
+    struct Calls(Arc<Atomic<i32>>);
 
-    impl Release for Count {
+    impl Release for Calls {
         fn release(self: Pin<&Self>, _mm: &Mm) {
             self.0.add(1, Relaxed);
         }
@@ -1101,7 +952,7 @@ mod tests {
     fn notifier_is_called_once_or_not_at_all() -> Result {
         let calls = Arc::new(Atomic::new(0), GFP_KERNEL)?;
         let notifier = |mm: &MmWithUser| {
-            KBox::pin_init(Notifier::new(mm, Ok(Count(calls.clone()))), GFP_KERNEL)
+            KBox::pin_init(Notifier::new(mm, Ok(Calls(calls.clone()))), GFP_KERNEL)
         };
 
         let mm = new_mm()?;
@@ -1117,7 +968,7 @@ mod tests {
 
         // Data that cannot be made registers nothing.
         let mm = new_mm()?;
-        let failed = KBox::pin_init(Notifier::new(&mm, Err::<Count, _>(ENXIO)), GFP_KERNEL);
+        let failed = KBox::pin_init(Notifier::new(&mm, Err::<Calls, _>(ENXIO)), GFP_KERNEL);
         check!(matches!(failed, Err(ENXIO)));
         drop(mm);
         check!(calls.load(Relaxed) == 1);

@@ -5,13 +5,15 @@
 //! It behaves like the machine where that hurts: the PHB caches TCEs until they are killed, a DMA
 //! without a valid TCE freezes the PE, hypercalls take no more than 512 TCEs and may stop half way,
 //! windows are limited in number and size, and any call can be made to fail. Tests do DMA with
-//! [`Fake::dma`] and learn where it went.
+//! [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they do something else in the
+//! middle of a call.
 
 use crate::firmware::calls::{
     Calls,
     Refused, //
 };
 use kernel::{
+    alloc::faults::exempt,
     device::Device,
     io::PhysAddr,
     new_spinlock_irq,
@@ -47,7 +49,7 @@ const H_PARAMETER: c_long = -4;
 const H_HARDWARE: c_long = -1;
 
 /// How the fake differs from one machine to another.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Model {
     /// The interface.
     pub(crate) kind: Kind,
@@ -86,13 +88,88 @@ impl Model {
     };
 }
 
+/// What a hook is told about a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// TCEs from this address on are about to be set.
+    Set(Ioba),
+    /// TCEs from this address on are about to be cleared.
+    Clear(Ioba),
+}
+
+/// Something that a test does in the middle of a call. It may be atomic context.
+pub(crate) type Hook = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Which calls fail.
+#[derive(Clone, Copy)]
+enum Fail {
+    /// None.
+    Never,
+    /// The one with this number.
+    At(u64),
+    /// The one with this number and all after it, as when the PE was removed.
+    From(u64),
+    /// Those that clear TCEs.
+    Clears,
+}
+
+/// The hypervisor's table for a window.
+struct Copied {
+    /// As few parts as possible, because a window has millions of TCEs.
+    parts: KVVec<Option<KBox<[Tce; Copied::PART]>>>,
+}
+
+impl Copied {
+    const PART: usize = 512;
+
+    fn new(tces: Tces) -> Result<Self> {
+        let mut parts = KVVec::new();
+        exempt(|| {
+            for _ in 0..tces.get().div_ceil(Self::PART as u64) {
+                parts.push(None, GFP_KERNEL)?;
+            }
+            Ok(Self { parts })
+        })
+    }
+
+    fn get(&self, index: usize) -> Tce {
+        let part = self.parts.get(index / Self::PART).and_then(Option::as_ref);
+        part.map_or(Tce::NONE, |part| part[index % Self::PART])
+    }
+
+    fn set(&mut self, index: usize, tce: Tce) -> Result {
+        let part = self.parts.get_mut(index / Self::PART).ok_or(EINVAL)?;
+        if part.is_none() && tce.is_present() {
+            let empty = [Tce::NONE; Self::PART];
+            *part = Some(exempt(|| KBox::new(empty, GFP_ATOMIC))?);
+        }
+        if let Some(part) = part {
+            part[index % Self::PART] = tce;
+        }
+        Ok(())
+    }
+}
+
 /// An open window.
 struct Opened {
     window: Window,
     /// IODA: what the TVE points at.
     root: Option<Root>,
     /// PAPR: the hypervisor's table.
-    table: KVVec<Tce>,
+    table: Copied,
+}
+
+impl Opened {
+    /// PAPR: whether the hypervisor's table has TCEs.
+    fn has_tces(&self) -> bool {
+        let mut tces = self
+            .table
+            .parts
+            .iter()
+            .flatten()
+            .flat_map(|part| part.iter());
+        tces.any(|tce| tce.is_present())
+    }
 }
 
 /// A TCE that the PHB remembers.
@@ -107,12 +184,15 @@ struct State {
     windows: [Option<Opened>; MAX_WINDOWS],
     cache: KVVec<Cached>,
     frozen: bool,
-    /// Counts the calls that can fail; the one with number `fail_at` does.
+    /// Counts the calls that can fail.
     calls: u64,
-    fail_at: Option<u64>,
+    fail: Fail,
+    hook: Option<Hook>,
     /// What no driver should do; none of these is an error for the caller.
     sins: usize,
     kills: usize,
+    /// TCEs that were killed one by one.
+    single_kills: u64,
     hcalls: usize,
 }
 
@@ -128,8 +208,8 @@ pub(crate) struct Fake {
 const LIOBN: u32 = 0x8000_0000;
 /// The default window of PAPR: 16 MiB is enough for tests.
 const DEFAULT_TCES: u64 = 1 << 12;
-/// The largest further window of PAPR.
-const MAX_TCES: u64 = 1 << 17;
+/// The largest further window of PAPR: worth opening with pages of 4 KiB too.
+const MAX_TCES: u64 = 1 << 21;
 /// Where the second window begins.
 const HIGH_BASE: u64 = 1 << 59;
 
@@ -149,9 +229,11 @@ impl Fake {
                     cache: KVVec::new(),
                     frozen: false,
                     calls: 0,
-                    fail_at: None,
+                    fail: Fail::Never,
+                    hook: None,
                     sins: 0,
                     kills: 0,
+                    single_kills: 0,
                     hcalls: 0,
                 }),
             }),
@@ -179,10 +261,10 @@ impl Fake {
     ) -> Result<Opened> {
         let id = WindowId::new(LIOBN + num.get() as u32);
         let window = Window::new(base, tces, shift, id).ok_or(EINVAL)?;
-        let mut table = KVVec::new();
-        if root.is_none() {
-            table.resize(tces.get() as usize, Tce::NONE, GFP_KERNEL)?;
-        }
+        let table = Copied::new(match root {
+            None => tces,
+            Some(_) => Tces::new(0),
+        })?;
         Ok(Opened {
             window,
             root,
@@ -190,17 +272,42 @@ impl Fake {
         })
     }
 
-    /// Makes call number `n` from now on (counted from 0) fail, or none.
-    pub(crate) fn fail_at(&self, n: Option<u64>) {
+    /// Makes call number `n` from now on (counted from 0) fail.
+    pub(crate) fn fail_at(&self, n: u64) {
+        self.fail(Fail::At(n));
+    }
+
+    /// Makes call number `n` from now on (counted from 0), and all after it, fail.
+    pub(crate) fn fail_from(&self, n: u64) {
+        self.fail(Fail::From(n));
+    }
+
+    /// Makes all calls fail that clear TCEs.
+    pub(crate) fn fail_clears(&self) {
+        self.fail(Fail::Clears);
+    }
+
+    /// Makes no call fail any more.
+    pub(crate) fn fail_never(&self) {
+        self.fail(Fail::Never);
+    }
+
+    fn fail(&self, fail: Fail) {
         let mut state = self.state.lock();
         state.calls = 0;
-        state.fail_at = n;
+        state.fail = fail;
     }
 
     /// Whether the call that was to fail has come.
     pub(crate) fn has_failed(&self) -> bool {
         let state = self.state.lock();
-        state.fail_at.is_some_and(|n| state.calls > n)
+        matches!(state.fail, Fail::At(n) | Fail::From(n) if state.calls > n)
+    }
+
+    /// Has `hook` called at each change of TCEs, after the driver has made up its mind.
+    pub(crate) fn hook(&self, hook: Option<Hook>) {
+        let old = core::mem::replace(&mut self.state.lock().hook, hook);
+        drop(old);
     }
 
     /// A device of the PE does DMA. Returns the physical address it reaches.
@@ -228,7 +335,7 @@ impl Fake {
             .map(|c| c.tce);
         let tce = match (cached, root) {
             (Some(tce), _) => tce,
-            (None, None) => *opened.table.get(index.get() as usize)?,
+            (None, None) => opened.table.get(index.get() as usize),
             (None, Some(root)) => {
                 let tce = walk(root, index)?;
                 let entry = Cached {
@@ -237,7 +344,7 @@ impl Fake {
                     tce,
                 };
                 // Sleeping is not allowed here; a full cache forgets nothing, it just learns no more.
-                state.cache.push(entry, GFP_ATOMIC).ok();
+                exempt(|| state.cache.push(entry, GFP_ATOMIC)).ok();
                 tce
             }
         };
@@ -246,6 +353,11 @@ impl Fake {
             false => tce.can_read(),
         };
         allowed.then(|| tce.addr() | window.shift.offset(ioba.get()))
+    }
+
+    /// Where a device of the PE would get to. Other than a DMA it does not freeze the PE.
+    pub(crate) fn probe(&self, ioba: Ioba, write: bool) -> Option<PhysAddr> {
+        Self::translate(&mut self.state.lock(), ioba, write)
     }
 
     /// Ends a freeze, as error recovery does.
@@ -258,9 +370,7 @@ impl Fake {
         let state = self.state.lock();
         let [low, high] = &state.windows;
         let low_is = match self.model.kind {
-            Kind::Papr => low
-                .as_ref()
-                .is_some_and(|w| w.table.iter().all(|tce| !tce.is_present())),
+            Kind::Papr => low.as_ref().is_some_and(|w| !w.has_tces()),
             Kind::Ioda => low.is_none(),
         };
         state.platform && low_is && high.is_none()
@@ -276,6 +386,11 @@ impl Fake {
         self.state.lock().kills
     }
 
+    /// TCEs so far that were killed one by one.
+    pub(crate) fn single_kills(&self) -> u64 {
+        self.state.lock().single_kills
+    }
+
     /// Hypercalls so far.
     pub(crate) fn hcalls(&self) -> usize {
         self.state.lock().hcalls
@@ -285,7 +400,11 @@ impl Fake {
     fn call(state: &mut State) -> bool {
         let now = state.calls;
         state.calls += 1;
-        state.fail_at == Some(now)
+        match state.fail {
+            Fail::Never | Fail::Clears => false,
+            Fail::At(n) => now == n,
+            Fail::From(n) => now >= n,
+        }
     }
 
     /// Changes TCEs of the window with `liobn`; `tce(i)` is the one for the `i`-th.
@@ -294,14 +413,20 @@ impl Fake {
     fn change(
         &self,
         liobn: Liobn,
-        ioba: Ioba,
+        event: Event,
         n: usize,
         tce: impl Fn(usize) -> Tce,
     ) -> Result<(), Refused> {
+        let hook = self.state.lock().hook.clone();
+        if let Some(hook) = hook {
+            hook(event);
+        }
         let refuse = |code| Refused { code, error: EIO };
+        let (Event::Set(ioba) | Event::Clear(ioba)) = event;
         let mut state = self.state.lock();
         state.hcalls += 1;
-        let fails = Self::call(&mut state);
+        let mut fails = Self::call(&mut state);
+        fails |= matches!((state.fail, event), (Fail::Clears, Event::Clear(_)));
         if state.platform {
             state.sins += 1;
         }
@@ -312,15 +437,15 @@ impl Fake {
             .find(|w| w.window.id.liobn() == liobn);
         let range = found.and_then(|w| {
             let first = w.window.index_of(ioba)?.get() as usize;
-            w.table.get_mut(first..first.checked_add(n)?)
+            let fits = first.checked_add(n)? <= w.window.tces.get() as usize;
+            fits.then_some((&mut w.table, first))
         });
-        let (Some(entries), 1..=TceList::LEN) = (range, n) else {
+        let (Some((table, first)), 1..=TceList::LEN) = (range, n) else {
             state.sins += 1;
             return Err(refuse(H_PARAMETER));
         };
-        let stop = if fails { n / 2 } else { n };
-        for (i, entry) in entries.iter_mut().enumerate().take(stop) {
-            *entry = tce(i);
+        for i in 0..if fails { n / 2 } else { n } {
+            fails |= table.set(first + i, tce(i)).is_err();
         }
         match fails {
             true => Err(refuse(H_HARDWARE)),
@@ -390,16 +515,21 @@ impl Calls for Fake {
     }
 
     fn set_platform(&self, _: &Device, on: bool) -> Result {
-        // Memory cannot be had with the lock held, nor freed in a test of leaks.
-        let fresh = match self.model.kind {
-            Kind::Papr => Some(Self::default_window()?),
-            Kind::Ioda => None,
-        };
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
         }
-        let old = core::mem::replace(&mut state.windows, [fresh, None]);
+        let [low, high] = &mut state.windows;
+        // The window of PAPR is there at all times, and is given and taken without TCEs.
+        let old = match self.model.kind {
+            Kind::Papr => [None, high.take()],
+            Kind::Ioda => [low.take(), high.take()],
+        };
+        let left = [low.as_ref(), old[1].as_ref()]
+            .into_iter()
+            .flatten()
+            .any(Opened::has_tces);
+        state.sins += usize::from(left);
         state.cache.clear();
         state.platform = on;
         drop(state);
@@ -447,12 +577,7 @@ impl Calls for Fake {
         }
         let old = state.windows[num.get()].take();
         // PAPR wants the TCEs cleared first.
-        if old
-            .iter()
-            .any(|w| w.table.iter().any(|tce| tce.is_present()))
-        {
-            state.sins += 1;
-        }
+        state.sins += usize::from(old.iter().any(Opened::has_tces));
         state.cache.retain(|c| c.window != num.get());
         drop(state);
         drop(old);
@@ -465,6 +590,7 @@ impl Calls for Fake {
         match run {
             Some((window, first, count)) if !self.model.kills_pe => {
                 let number = (window.id.get() - LIOBN) as usize;
+                state.single_kills += count.get();
                 let killed = first.get()..first.get() + count.get();
                 state
                     .cache
@@ -479,7 +605,11 @@ impl Calls for Fake {
     }
 
     unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused> {
-        self.change(liobn, ioba, 1, |_| tce)
+        let event = match tce.is_present() {
+            true => Event::Set(ioba),
+            false => Event::Clear(ioba),
+        };
+        self.change(liobn, event, 1, |_| tce)
     }
 
     unsafe fn put_indirect(
@@ -492,7 +622,7 @@ impl Calls for Fake {
         if !self.model.multi_tce {
             self.state.lock().sins += 1;
         }
-        self.change(liobn, ioba, n, |i| {
+        self.change(liobn, Event::Set(ioba), n, |i| {
             list.word(i)
                 .map_or(Tce::NONE, |word| Tce::from_be(word.load(Relaxed)))
         })
@@ -502,6 +632,6 @@ impl Calls for Fake {
         if !self.model.multi_tce {
             self.state.lock().sins += 1;
         }
-        self.change(liobn, ioba, n.get() as usize, |_| Tce::NONE)
+        self.change(liobn, Event::Clear(ioba), n.get() as usize, |_| Tce::NONE)
     }
 }

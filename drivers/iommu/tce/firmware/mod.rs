@@ -39,7 +39,8 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        UniqueArc, //
     }, //
 };
 
@@ -118,9 +119,16 @@ pub(crate) fn claim<C: Calls>(
 ) -> Result<Arc<dyn Firmware>> {
     let query = calls.query(dev)?;
     let (calls, stats) = (calls.clone(), stats.clone());
+    // Memory comes first: without it the windows would have to be given back.
     Ok(match query.firmware {
-        Kind::Papr => Arc::new(Papr::claim(calls, dev, common.clone(), stats)?, GFP_KERNEL)?,
-        Kind::Ioda => Arc::new(Ioda::claim(calls, dev, &query, stats)?, GFP_KERNEL)?,
+        Kind::Papr => {
+            let port = UniqueArc::new_uninit(GFP_KERNEL)?;
+            Arc::<Papr<C>>::from(port.write(Papr::claim(calls, dev, common.clone(), stats)?))
+        }
+        Kind::Ioda => {
+            let port = UniqueArc::new_uninit(GFP_KERNEL)?;
+            Arc::<Ioda<C>>::from(port.write(Ioda::claim(calls, dev, &query, stats)?))
+        }
     })
 }
 

@@ -96,6 +96,17 @@ mod tests {
         let c = Layout::new(window(0, 16, 12)?, None, None)?;
         assert!(!a.is_compatible(&c));
         assert!(!c.is_compatible(&a));
+        // Another base, other pages, another range for MMIO.
+        let d = Layout::new(window(0, 16, 12)?, Some(window(HIGH << 1, 16, 12)?), None)?;
+        assert!(!a.is_compatible(&d));
+        let mmio = Some(Ioba::new(0)..=Ioba::new(0xfff));
+        let e = Layout::new(window(0, 16, 12)?, None, mmio)?;
+        assert!(!c.is_compatible(&e));
+        if cpu_page_shift()?.get() > 12 {
+            let f = Layout::new(window(0, 16, 16)?, Some(window(HIGH, 16, 12)?), None)?;
+            let g = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 16)?), None)?;
+            assert!(!f.is_compatible(&g));
+        }
         Ok(())
     }
 

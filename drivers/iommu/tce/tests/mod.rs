@@ -4,7 +4,10 @@
 
 mod faults;
 mod layout;
+mod memory;
 mod pe;
+mod races;
+mod random;
 mod space;
 mod table;
 
@@ -27,7 +30,10 @@ use crate::{
 use kernel::{
     device::Device,
     faux,
-    powerpc::window::Ioba,
+    powerpc::window::{
+        Firmware as Kind,
+        Ioba, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -39,13 +45,16 @@ const MODELS: [Model; 5] = [
         ddw: false,
         ..Model::PSERIES
     },
-    Model {
-        multi_tce: false,
-        ..Model::PSERIES
-    },
+    ONE_BY_ONE,
     Model::PHB3,
     Model::PHB4,
 ];
+
+/// A hypervisor that takes no lists.
+const ONE_BY_ONE: Model = Model {
+    multi_tce: false,
+    ..Model::PSERIES
+};
 
 const READ: Access = Access {
     read: true,
@@ -56,8 +65,51 @@ const WRITE: Access = Access {
     write: true,
 };
 
+/// The lowest bus address of the high window.
+const HIGH: u64 = 1 << 59;
+/// A physical address that is nobody's.
+const PHYS: u64 = 0x6_1234_0000;
+
+/// Runs `f` on a fresh PE of every machine.
+fn on_all(mut f: impl FnMut(&Rig) -> Result) -> Result {
+    MODELS.into_iter().try_for_each(|model| {
+        let rig = Rig::new(model)?;
+        f(&rig)?;
+        rig.check()
+    })
+}
+
+/// Runs `f` with 0, 1 and so on, each time on a fresh PE, until it returns `false`.
+///
+/// Machines with a call for each TCE are left out: a sweep over all calls would take minutes.
+fn sweep(mut f: impl FnMut(&Rig, u32) -> Result<bool>) -> Result {
+    let fast = |model: &Model| model.multi_tce || model.kind == Kind::Ioda;
+    MODELS.into_iter().filter(fast).try_for_each(|model| {
+        for n in 0.. {
+            let rig = Rig::new(model)?;
+            let more = f(&rig, n).inspect_err(|_| pr_err!("number {n} of a sweep\n"))?;
+            rig.check()?;
+            if !more {
+                pr_info!("a sweep of {n}\n");
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Fails the test unless `cond` holds. Other than an assertion it lets destructors run.
+fn ensure(cond: bool, what: &str) -> Result {
+    if cond {
+        return Ok(());
+    }
+    pr_err!("not so: {what}\n");
+    Err(EPROTO)
+}
+
 /// A PE with one device, and the firmware below it.
 struct Rig {
+    model: Model,
     dev: faux::Registration,
     fake: Arc<Fake>,
     common: Arc<Common>,
@@ -68,13 +120,19 @@ impl Rig {
         Self::named(model, c"tce_kunit")
     }
 
-    /// Like `new`, for a test that needs two.
+    /// Like `new`, for a test that needs two at a time.
     fn named(model: Model, name: &CStr) -> Result<Self> {
         Ok(Self {
+            model,
             dev: faux::Registration::new(name, None)?,
             fake: Fake::new(model)?,
             common: Arc::pin_init(Common::new(model.multi_tce), GFP_KERNEL)?,
         })
+    }
+
+    /// Whether the driver kept to the interface.
+    fn check(&self) -> Result {
+        ensure(self.fake.sins() == 0, "no violation of the interface")
     }
 
     fn dev(&self) -> &Device {
@@ -83,24 +141,42 @@ impl Rig {
 
     /// Takes the PE over.
     fn pe(&self) -> Result<Arc<Pe<Fake>>> {
-        Pe::new(self.fake.clone(), self.dev(), self.common.clone())
+        let pe = Pe::new(self.fake.clone(), self.dev(), self.common.clone())?;
+        pe.join();
+        Ok(pe)
     }
 
     /// Takes the PE over and attaches its one device to a new domain.
     fn attached(&self) -> Result<(Arc<Pe<Fake>>, Arc<Space>)> {
         let pe = self.pe()?;
-        pe.join();
         let space = Space::new(pe.layout())?;
         pe.attach(self.dev(), &Target::Paging(&space), false)?;
         Ok((pe, space))
     }
 
-    /// Whether a device can write to, or else read from, the address.
+    /// Where a device gets to that writes to, or else reads from, the address.
     fn reaches(&self, ioba: u64, write: bool) -> Option<u64> {
-        let reached = self.fake.dma(Ioba::new(ioba), write);
-        self.fake.thaw();
-        reached
+        self.fake.probe(Ioba::new(ioba), write)
     }
+
+    /// Whether a device reaches any of the first 250 pages of a window, with either page size.
+    fn reaches_any(&self) -> bool {
+        (0..250).any(|page| {
+            [
+                page << 12,
+                page << 16,
+                HIGH + (page << 12),
+                HIGH + (page << 16),
+            ]
+            .into_iter()
+            .any(|ioba| self.reaches(ioba, false).is_some())
+        })
+    }
+}
+
+/// The size of a page of the domain.
+fn granule(space: &Space) -> u64 {
+    space.layout().granule().bytes()
 }
 
 /// The `bytes` bytes from `first` on.
@@ -114,7 +190,7 @@ fn range(first: u64, bytes: u64) -> IobaRange {
 /// Maps and publishes.
 fn map(space: &Space, range: IobaRange, phys: u64, access: Access) -> Result {
     space
-        .map(range, phys, space.layout().granule(), access, GFP_KERNEL)
+        .map(range, phys, space.layout().granule(), access, GFP_ATOMIC)
         .map_err(|(e, _)| e)?;
     space.publish(range).inspect_err(|_| unmap(space, range))
 }
@@ -123,6 +199,32 @@ fn map(space: &Space, range: IobaRange, phys: u64, access: Access) -> Result {
 fn unmap(space: &Space, range: IobaRange) {
     space.unmap(range);
     space.withdraw(range);
+}
+
+/// Everything that can happen to a PE, from the platform and back to it.
+fn life(rig: &Rig) -> Result {
+    let pe = rig.pe()?;
+    let mut blocked = false;
+    let result = (|| {
+        let space = Space::new(pe.layout())?;
+        let granule = granule(&space);
+        map(&space, range(granule, 200 * granule), PHYS, WRITE)?;
+        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        map(&space, range(210 * granule, 20 * granule), PHYS, WRITE)?;
+        unmap(&space, range(granule, 100 * granule));
+        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        blocked = true;
+        pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+        blocked = false;
+        let other = Space::new(pe.layout())?;
+        map(&other, range(granule, granule), PHYS, WRITE)?;
+        pe.attach(rig.dev(), &Target::Paging(&other), false)?;
+        pe.attach(rig.dev(), &Target::Platform, false)?;
+        pe.attach(rig.dev(), &Target::Paging(&other), false)?;
+        Ok(())
+    })();
+    pe.leave(rig.dev(), blocked);
+    result
 }
 
 /// A small generator of random numbers (xorshift).

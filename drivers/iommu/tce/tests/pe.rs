@@ -5,17 +5,18 @@ use crate::{
     pe::Target,
     space::Space,
     tests::{
+        granule,
         map,
+        on_all,
         range,
         unmap,
         Rig,
-        MODELS,
+        HIGH,
+        PHYS,
         WRITE, //
     }, //
 };
 use kernel::prelude::*;
-
-const PHYS: u64 = 0x4_5678_0000;
 
 #[kunit_tests(tce_pe)]
 mod tests {
@@ -23,29 +24,24 @@ mod tests {
 
     #[test]
     fn a_new_pe_reaches_nothing_and_goes_back() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let pe = rig.pe()?;
-            pe.join();
             assert!(core::ptr::eq(pe.calls(), &*rig.fake));
             assert!(rig.reaches(0x10_0000, false).is_none());
-            assert!(rig.reaches((1 << 59) + 0x10_0000, false).is_none());
+            assert!(rig.reaches(HIGH + 0x10_0000, false).is_none());
             assert!(pe.leave(rig.dev(), false));
             assert!(rig.fake.is_as_before());
-            assert_eq!(rig.fake.sins(), 0);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     // iommufd fills a domain before it attaches it.
     #[test]
     fn attach_brings_what_is_mapped() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let pe = rig.pe()?;
-            pe.join();
             let space = Space::new(pe.layout())?;
-            let granule = space.layout().granule().bytes();
+            let granule = granule(&space);
             let top = space.layout().aperture().last.get() + 1;
             map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
             map(&space, range(top - granule, granule), PHYS, WRITE)?;
@@ -54,16 +50,15 @@ mod tests {
             assert_eq!(rig.reaches(3 * granule, true), Some(PHYS + 2 * granule));
             assert_eq!(rig.reaches(top - 1, true), Some(PHYS + granule - 1));
             assert!(rig.reaches(4 * granule, true).is_none());
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     #[test]
     fn blocked_is_lossless() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let (pe, space) = rig.attached()?;
-            let granule = space.layout().granule().bytes();
+            let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             for _ in 0..3 {
                 assert!(rig.reaches(granule, true).is_some());
@@ -80,17 +75,15 @@ mod tests {
             pe.attach(rig.dev(), &Target::Paging(&space), true)?;
             assert!(rig.reaches(granule, true).is_none());
             assert_eq!(rig.reaches(2 * granule, true), Some(PHYS));
-            assert_eq!(rig.fake.sins(), 0);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     #[test]
     fn replace() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let (pe, first) = rig.attached()?;
-            let granule = first.layout().granule().bytes();
+            let granule = granule(&first);
             let second = Space::new(pe.layout())?;
             map(&first, range(granule, granule), PHYS, WRITE)?;
             map(&first, range(2 * granule, granule), PHYS, WRITE)?;
@@ -104,18 +97,17 @@ mod tests {
             assert!(rig.reaches(granule, true).is_some());
             map(&first, range(3 * granule, granule), PHYS, WRITE)?;
             assert!(rig.reaches(3 * granule, true).is_none());
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     // A reset blocks one device of a PE; its siblings go on.
     #[test]
     fn siblings() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let (pe, space) = rig.attached()?;
             pe.join();
-            let granule = space.layout().granule().bytes();
+            let granule = granule(&space);
             pe.attach(rig.dev(), &Target::Paging(&space), false)?;
             map(&space, range(granule, granule), PHYS, WRITE)?;
             pe.attach(rig.dev(), &Target::Blocked, false)?;
@@ -129,16 +121,15 @@ mod tests {
             assert!(rig.reaches(granule, true).is_none());
             assert!(pe.leave(rig.dev(), true));
             assert!(rig.fake.is_as_before());
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     #[test]
     fn platform_and_back() -> Result {
-        for model in MODELS {
-            let rig = Rig::new(model)?;
+        on_all(|rig| {
             let (pe, space) = rig.attached()?;
-            let granule = space.layout().granule().bytes();
+            let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             for _ in 0..3 {
                 pe.attach(rig.dev(), &Target::Platform, false)?;
@@ -153,29 +144,26 @@ mod tests {
             assert!(!rig.fake.is_as_before());
             assert!(pe.leave(rig.dev(), true));
             assert!(rig.fake.is_as_before());
-            assert_eq!(rig.fake.sins(), 0);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     #[test]
     fn two_pes_share_a_domain() -> Result {
-        for model in MODELS {
-            let a = Rig::new(model)?;
-            let b = Rig::named(model, c"tce_kunit_b")?;
+        on_all(|a| {
+            let b = &Rig::named(a.model, c"tce_kunit_b")?;
             let (pe_a, space) = a.attached()?;
-            let granule = space.layout().granule().bytes();
+            let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             let pe_b = b.pe()?;
-            pe_b.join();
             pe_b.attach(b.dev(), &Target::Paging(&space), false)?;
             map(&space, range(2 * granule, granule), PHYS, WRITE)?;
-            for rig in [&a, &b] {
+            for rig in [a, b] {
                 assert!(rig.reaches(granule, true).is_some());
                 assert!(rig.reaches(2 * granule, true).is_some());
             }
             unmap(&space, range(granule, granule));
-            for rig in [&a, &b] {
+            for rig in [a, b] {
                 assert!(rig.reaches(granule, true).is_none());
             }
             pe_a.leave(a.dev(), false);
@@ -183,8 +171,33 @@ mod tests {
             assert!(b.reaches(2 * granule, true).is_some());
             pe_b.leave(b.dev(), false);
             assert!(b.fake.is_as_before());
-        }
-        Ok(())
+            b.check()
+        })
+    }
+
+    // The windows are closed and opened again, and firmware gives them the same LIOBNs.
+    #[test]
+    fn old_domain_has_nothing_to_say_in_new_windows() -> Result {
+        on_all(|rig| {
+            let (pe, old) = rig.attached()?;
+            let granule = granule(&old);
+            let last = old.layout().aperture().last.get() + 1 - granule;
+            for at in [granule, last] {
+                map(&old, range(at, granule), PHYS, WRITE)?;
+            }
+            pe.attach(rig.dev(), &Target::Platform, false)?;
+            let new = Space::new(pe.layout())?;
+            pe.attach(rig.dev(), &Target::Paging(&new), false)?;
+            for at in [granule, last] {
+                map(&new, range(at, granule), PHYS + granule, WRITE)?;
+                unmap(&old, range(at, granule));
+                assert_eq!(rig.reaches(at, true), Some(PHYS + granule));
+                map(&old, range(at, granule), PHYS, WRITE)?;
+                assert_eq!(rig.reaches(at, true), Some(PHYS + granule));
+            }
+            old.flush();
+            Ok(())
+        })
     }
 
     // A domain for other windows is refused, and the old one stays.
@@ -194,7 +207,7 @@ mod tests {
         let (_pe, foreign) = other.attached()?;
         let rig = Rig::new(Model::PSERIES)?;
         let (pe, space) = rig.attached()?;
-        let granule = space.layout().granule().bytes();
+        let granule = granule(&space);
         map(&space, range(granule, granule), PHYS, WRITE)?;
         let refused = pe.attach(rig.dev(), &Target::Paging(&foreign), false);
         assert!(refused == Err(EINVAL));

@@ -7,7 +7,7 @@ import pathlib
 import signal
 import sys
 
-from . import config, kernel, kunit, mutants, source, suite, upstream
+from . import config, coverage, kernel, kunit, mutants, source, suite, upstream
 from .env import Env, default_jobs
 from .say import Fail
 
@@ -29,14 +29,18 @@ def _kernel(env, args):
         kernel.build(env, tree, flavour)
 
 
-def _kunit(env, _args):
+def _kunit(env, args):
     source.prepare(env)
-    return kunit.run(env)
+    return kunit.run(env, [args.arch] if args.arch else kunit.ARCHES)
+
+
+def _coverage(env, _args):
+    return coverage.run(env)
 
 
 def _mutants(env, args):
     source.prepare(env)
-    return mutants.run(env, args.arch, args.only)
+    return mutants.run(env, args.only)
 
 
 def _module(env, args):
@@ -88,11 +92,14 @@ def _parser():
     sub.set_defaults(run=_module)
 
     sub = commands.add_parser("kunit", help="the suites under kunit.py, on ppc64le and x86_64")
+    sub.add_argument("--arch", choices=kunit.ARCHES)
     sub.set_defaults(run=_kunit)
 
+    sub = commands.add_parser("coverage", help="which lines of the driver the KUnit suites run")
+    sub.set_defaults(run=_coverage)
+
     sub = commands.add_parser("mutants", help="break the driver on purpose and see whether KUnit notices")
-    sub.add_argument("--arch", default="x86_64", choices=kunit.ARCHES)
-    sub.add_argument("--only", default="", help="only mutants whose name has this")
+    sub.add_argument("--only", default="", help="only mutants whose file and name match this")
     sub.set_defaults(run=_mutants)
 
     sub = commands.add_parser("check", help="run the tests")

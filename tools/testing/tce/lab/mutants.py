@@ -1,98 +1,133 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Mutation proof: breaks the driver on purpose, one line at a time, and sees
-whether a KUnit test notices.
+"""Mutation proof: breaks the driver and the abstractions on purpose, one line at
+a time, and sees whether a KUnit test notices.
 
-Each mutant is one replacement in one file. A mutant that no test notices is a
-hole in the tests, and is named in the result.
+All mutants of the driver are built into one kernel, each as a crate of its own
+with suites of its own, so that only a boot is needed for each. A mutant of the
+abstractions is a kernel of its own.
+
+A mutant that no test notices is a hole in the tests, and is named in the result.
 """
 
 import contextlib
+import re
+import shutil
+import subprocess
+import time
 
 from . import kunit
-from .say import Fail, line
+from .mutations import MUTANTS
+from .say import Fail, Progress, line
 
-DRIVER = "drivers/iommu/tce"
-
-# name, file, what is there, what it becomes
-MUTANTS = (
-    ("no kill after unmap", "firmware/ioda.rs",
-     "fn withdraw(&self, number: WindowNumber, run: TceRun) {\n        self.kill(number, run);",
-     "fn withdraw(&self, _: WindowNumber, _: TceRun) {"),
-    ("no kill on flush", "firmware/ioda.rs", "self.calls.kill(None);", ""),
-    ("windows not taken from the platform (IODA)", "firmware/ioda.rs", "calls.set_platform(dev, false)?;", ""),
-    ("a stuck window is not closed first", "firmware/ioda.rs", "if self.stuck.load(Relaxed) {", "if false {"),
-    ("only one window is closed", "firmware/ioda.rs", "                result = Err(e);\n", ""),
-    ("windows not taken from the platform (PAPR)", "firmware/papr.rs", "calls.set_platform(dev, false)?;", ""),
-    ("a list always starts at its page", "firmware/papr.rs", "if slot == 0 {", "if true {"),
-    ("nothing is copied to the bounce page", "firmware/papr.rs", "to.store(from.load(Relaxed), Relaxed);", ""),
-    ("a refused clear is taken for done", "firmware/papr.rs", "if cleared.is_ok() {", "if true {"),
-    ("a failed publish is taken for done", "firmware/papr.rs",
-     ".map_err(Error::from)", ".or(Ok(()))"),
-    ("the windows are not given back", "firmware/papr.rs", "        self.calls.set_platform(dev, true)\n    }\n}",
-     "        Ok(())\n    }\n}"),
-    ("32-bit MMIO can be mapped", "layout.rs", "if range.first <= mmio.last && mmio.first <= range.last {", "if false {"),
-    ("a range may end outside its window", "layout.rs", "w.contains(range.first) && w.contains(range.last)",
-     "w.contains(range.first)"),
-    ("the hole is not reserved", "layout.rs", "[mmio, hole].into_iter()", "[mmio, None].into_iter()"),
-    ("windows of any size are compatible", "layout.rs", "&& a.tces == b.tces ", ""),
-    ("windows of 2^32 TCEs and more", "layout.rs", "largest.get().min(MAX_TCES)", "largest.get()"),
-    ("pages larger than the CPU's", "layout.rs", "if granule > cpu_page_shift()? {", "if false {"),
-    ("clear goes on after a gap", "table.rs", "                    return Tces::new(done);\n                }\n                word",
-     "                    continue;\n                }\n                word"),
-    ("clear does not clear", "table.rs", "word.store(0, Release);", ""),
-    ("every page maps the first", "table.rs", "word.store(tce(done).to_be(), Relaxed);",
-     "word.store(tce(0).to_be(), Relaxed);"),
-    ("read-only pages can be written", "space.rs", "                access.write,\n", "                true,\n"),
-    ("unmap does not reach the PEs", "space.rs", "bond.port().withdraw(number, run);", "let _ = (bond, number, run);"),
-    ("map does not reach the PEs", "space.rs", "bond.port().publish(number, table.ok_or(EINVAL)?, run)",
-     "{ let _ = (bond, number, table, run); Ok(()) }"),
-    ("copies are not withdrawn when a flush is due", "space.rs",
-     "self.withdraw_if(range, |port| port.holds_copy());", "self.withdraw_if(range, |_| false);"),
-    ("no replay at attach", "space.rs", ".and_then(|()| self.replay(&**port))", ""),
-    ("nothing is withdrawn at detach", "space.rs", "        if port.holds_copy() {\n            self.for_each_leaf",
-     "        if false {\n            self.for_each_leaf"),
-    ("tables freed under a window that stayed open", "space.rs", "Err(_) => core::mem::forget(self.clone()),",
-     "Err(_) => (),"),
-    ("the tables are freed with a PE attached", "bonds.rs", "self.head.store(KBox::into_raw(bond), Release);",
-     "drop(bond);"),
-    ("one blocked device blocks its siblings", "pe.rs",
-     "            Target::Blocked if state.others_at_work(was_blocked) > 0 => (),\n", ""),
-    ("blocked does not block", "pe.rs", "Target::Blocked => self.block(state, dev)?,", "Target::Blocked => (),"),
-    ("no way back after a failed attach", "pe.rs", "if result.is_err() {\n            let restored",
-     "if false {\n            let restored"),
-    ("any domain fits any PE", "pe.rs", "if !space.layout().is_compatible(port.layout()) {", "if false {"),
-    ("the last device keeps the PE", "pe.rs", "let result = if state.devices == 0 {\n            self.give_back(state, dev)",
-     "let result = if state.devices == 0 {\n            Ok(())"),
-    ("a leaving device does not block the rest", "pe.rs", "} else if state.blocked == state.devices {", "} else if false {"),
-)
+_DRIVER = "drivers/iommu/tce/"
 
 
 @contextlib.contextmanager
-def _broken(path, old, new):
+def _changed(path, change):
+    """Changes a file for a while."""
     text = path.read_text(encoding="utf-8")
-    if text.count(old) != 1:
-        raise Fail(f"mutant does not fit {path} any more: {old!r} is there {text.count(old)} times")
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    path.write_text(change(text), encoding="utf-8")
     try:
         yield
     finally:
         path.write_text(text, encoding="utf-8")
 
 
-def run(env, arch, only=""):
-    """Tries each mutant; fails if one survives."""
+def _mutation(mutant):
+    """What a mutant does to the text of its file."""
+    name, _, old, new = mutant
+
+    def mutate(text):
+        if text.count(old) != 1:
+            raise Fail(f"mutant {name!r} does not fit any more: {old!r} is there {text.count(old)} times")
+        return text.replace(old, new)
+    return mutate
+
+
+def _make(env, *arguments):
+    """Builds again after a change of source alone. Returns what went wrong."""
+    words = ("make", "-C", env.linux, f"O={kunit.objects(env, kunit.KASAN)}", f"ARCH={kunit.KASAN}", f"-j{env.jobs}",
+             *kunit.MAKE, *arguments)
+    done = subprocess.run([str(word) for word in words], check=False, capture_output=True, text=True, errors="replace")
+    return "" if done.returncode == 0 else " ".join(done.stderr[:600].split())
+
+
+def _say(mutant, verdict, found, begin):
+    line(f"{verdict:9} {mutant[1]}: {mutant[0]}: {found or '-'} ({time.monotonic() - begin:.0f} s)")
+    return verdict == "caught"
+
+
+def _plant(env, place, crate, mutant):
+    """Makes a crate of the driver with a mutant in it."""
+    home = place / crate
+    shutil.copytree(env.linux / _DRIVER, home, ignore=shutil.ignore_patterns(place.name))
+    broken = home / mutant[1].removeprefix(_DRIVER)
+    broken.write_text(_mutation(mutant)(broken.read_text(encoding="utf-8")), encoding="utf-8")
+    (home / "Makefile").write_text(f"obj-y += {crate}.o\n", encoding="utf-8")
+    (home / "tce_kunit.rs").rename(home / f"{crate}.rs")
+    for path in (home / f"{crate}.rs", *(home / "tests").iterdir()):
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("kunit_tests(tce_", f"kunit_tests({crate}_").replace('name: "tce_kunit"', f'name: "{crate}"')
+        path.write_text(text, encoding="utf-8")
+
+
+def _drivers(env, mutants):
+    """Tries mutants of the driver. Returns those that no test noticed."""
+    place = env.linux / _DRIVER / "mutants"
+    objects = kunit.objects(env, kunit.KASAN) / _DRIVER / "mutants"
+    crates = {f"m{n:02}": mutant for n, mutant in enumerate(mutants)}
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(objects, ignore_errors=True)
     survivors = []
-    wanted = [mutant for mutant in MUTANTS if only in mutant[0]]
-    for name, file, old, new in wanted:
-        with _broken(env.linux / DRIVER / file, old, new):
-            log = kunit.log(env, arch, DRIVER)
-        failed = kunit.failures(log)
-        if "error" in log and not failed and "KTAP" not in log:
-            raise Fail(f"mutant {name!r} does not compile:\n{log[-2000:]}")
-        line(f"{'caught' if failed else 'SURVIVED':9} {name} ({file}): {', '.join(failed[:4]) or '-'}")
-        if not failed:
-            survivors.append(name)
+    try:
+        with _changed(env.linux / _DRIVER / "Makefile", lambda text: text + "obj-y += mutants/\n"):
+            for crate, mutant in crates.items():
+                _plant(env, place, crate, mutant)
+            listing = place / "Makefile"
+            with Progress(f"mutants: {len(crates)} of the driver"):
+                listing.write_text("".join(f"obj-y += {crate}/\n" for crate in crates), encoding="utf-8")
+                _make(env, "-k", f"{_DRIVER}mutants/")
+                built = [crate for crate in crates if (objects / crate / f"{crate}.o").exists()]
+                listing.write_text("".join(f"obj-y += {crate}/\n" for crate in built), encoding="utf-8")
+                if wrong := _make(env, "bzImage"):
+                    raise Fail(f"the kernel with the mutants cannot be built: {wrong}")
+            for crate, mutant in crates.items():
+                begin = time.monotonic()
+                found = kunit.boot(env, f"{crate}_*") if crate in built else ""
+                verdict = "INVALID" if crate not in built else "caught" if found else "SURVIVED"
+                if not _say(mutant, verdict, found, begin):
+                    survivors.append(mutant[0])
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return survivors
+
+
+def _abstractions(env, mutants):
+    """Tries mutants of the abstractions. Returns those that no test noticed."""
+    survivors = []
+    for mutant in mutants:
+        begin = time.monotonic()
+        with _changed(env.linux / mutant[1], _mutation(mutant)):
+            wrong = _make(env, "bzImage")
+            found = wrong or kunit.boot(env, "rust_iommu*")
+        if not _say(mutant, "INVALID" if wrong else "caught" if found else "SURVIVED", found, begin):
+            survivors.append(mutant[0])
+    return survivors
+
+
+def run(env, only=""):
+    """Tries each mutant; fails if one survives."""
+    if not (kunit.objects(env, kunit.KASAN) / ".config").exists():
+        raise Fail(f"run `make kunit ARCH={kunit.KASAN}` first")
+    wanted = [mutant for mutant in MUTANTS if re.search(only, f"{mutant[1]}: {mutant[0]}")]
+    with Progress("mutants: the tests without one"):
+        found = _make(env, "bzImage") or kunit.boot(env, "tce_*") or kunit.boot(env, "rust_iommu*")
+        if found:
+            raise Fail(f"not even without a mutant: {found}")
+    ours = [mutant for mutant in wanted if mutant[1].startswith(_DRIVER)]
+    survivors = _drivers(env, ours) if ours else []
+    survivors += _abstractions(env, [mutant for mutant in wanted if mutant not in ours])
     line(f"{len(wanted) - len(survivors)} of {len(wanted)} mutants caught")
     if survivors:
-        raise Fail(f"mutants that no test noticed: {'; '.join(survivors)}")
+        raise Fail(f"mutants that no test noticed, or that do not compile: {'; '.join(survivors)}")
     return 0

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Threads that map, unmap, attach and detach at the same time.
+//!
+//! The first tests stop one thread in the middle of a firmware call, where it hurts most, and look
+//! whether the others wait for it. The last one lets threads run into each other as they like.
+
+use crate::{
+    fake::{
+        Event,
+        Model, //
+    },
+    pe::Target,
+    space::Space,
+    tests::{
+        ensure,
+        granule,
+        map,
+        on_all,
+        range,
+        unmap,
+        Random,
+        Rig,
+        ONE_BY_ONE,
+        PHYS,
+        WRITE, //
+    }, //
+};
+use kernel::{
+    powerpc::window::Ioba,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        Completion, //
+    },
+    time::{
+        delay::udelay,
+        Delta, //
+    },
+    workqueue::{
+        self,
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+/// Something that runs beside the test.
+#[pin_data]
+struct Thread {
+    f: Arc<dyn Fn() + Send + Sync>,
+    #[pin]
+    work: Work<Thread>,
+    #[pin]
+    done: Completion,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Thread { self.work }
+}
+
+impl WorkItem for Thread {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        (this.f)();
+        this.done.complete_all();
+    }
+}
+
+impl Thread {
+    fn spawn(f: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>> {
+        let f = Arc::new(f, GFP_KERNEL)?;
+        let this = Arc::pin_init(
+            pin_init!(Self {
+                f,
+                work <- new_work!("Thread::work"),
+                done <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        workqueue::system_unbound().enqueue(this.clone()).ok();
+        Ok(this)
+    }
+
+    fn join(&self) {
+        self.done.wait_for_completion();
+    }
+}
+
+/// Stops the first call of a kind, until it is opened or for 50 ms.
+///
+/// A correct driver never opens it in time, because it waits for the call.
+#[pin_data]
+struct Gate {
+    event: Event,
+    used: Atomic<bool>,
+    open: Atomic<bool>,
+    passed: Atomic<bool>,
+    #[pin]
+    arrived: Completion,
+}
+
+impl Gate {
+    fn new(event: Event) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                event,
+                used: Atomic::new(false),
+                open: Atomic::new(false),
+                passed: Atomic::new(false),
+                arrived <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn call(&self, event: Event) {
+        if event != self.event || self.used.xchg(true, Full) {
+            return;
+        }
+        self.arrived.complete_all();
+        for _ in 0..500 {
+            if self.open.load(Relaxed) {
+                break;
+            }
+            udelay(Delta::from_micros(100));
+        }
+        self.passed.store(true, Relaxed);
+    }
+
+    /// Makes the calls of `rig` go through the gate.
+    fn put_up(self: &Arc<Self>, rig: &Rig) -> Result {
+        let gate = self.clone();
+        rig.fake
+            .hook(Some(Arc::new(move |event| gate.call(event), GFP_KERNEL)?));
+        Ok(())
+    }
+}
+
+/// One of the threads of the last test: maps, looks, unmaps and looks.
+fn user(rig: &Rig, space: &Space, slots: core::ops::Range<u64>, seed: u64) -> Result {
+    let granule = granule(space);
+    let mut random = Random(seed);
+    for _ in 0..200 {
+        let slot = slots.start + random.next(slots.end - slots.start);
+        let at = range(slot * granule, granule);
+        let phys = PHYS + (random.next(1 << 16) << 16);
+        map(space, at, phys, WRITE)?;
+        let reached = rig.reaches(slot * granule, true);
+        // The PE may be elsewhere at the moment.
+        ensure(
+            reached.is_none() || reached == Some(phys),
+            "where it is mapped",
+        )?;
+        unmap(space, at);
+        ensure(
+            rig.reaches(slot * granule, true).is_none(),
+            "not mapped any more",
+        )?;
+    }
+    // What stays is checked when all is over.
+    for slot in slots {
+        map(
+            space,
+            range(slot * granule, granule),
+            PHYS + slot * granule,
+            WRITE,
+        )?;
+    }
+    Ok(())
+}
+
+#[kunit_tests(tce_races)]
+mod tests {
+    use super::*;
+
+    // An attach has read a TCE, and has not published it yet. An unmap has to wait.
+    #[test]
+    fn unmap_during_replay() -> Result {
+        let rig = Rig::new(ONE_BY_ONE)?;
+        let pe = rig.pe()?;
+        let space = Space::new(pe.layout())?;
+        let granule = granule(&space);
+        let at = range(granule, granule);
+        map(&space, at, PHYS, WRITE)?;
+
+        let gate = Gate::new(Event::Set(at.first))?;
+        gate.put_up(&rig)?;
+        let other = {
+            let (gate, space) = (gate.clone(), space.clone());
+            Thread::spawn(move || {
+                gate.arrived.wait_for_completion();
+                unmap(&space, at);
+                gate.open.store(true, Relaxed);
+            })?
+        };
+        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        other.join();
+        rig.fake.hook(None);
+        assert!(gate.passed.load(Relaxed));
+        assert!(rig.reaches(granule, false).is_none());
+        Ok(())
+    }
+
+    // A detach has withdrawn the first TCEs, and has not come to the last ones.
+    #[test]
+    fn map_during_detach() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let last = space.layout().aperture().last.get() + 1 - granule;
+        map(&space, range(granule, granule), PHYS, WRITE)?;
+        map(&space, range(last, granule), PHYS, WRITE)?;
+
+        let hook = {
+            let (space, used) = (space.clone(), Atomic::new(false));
+            move |event| {
+                let is_last = matches!(event, Event::Clear(at) if at.get() >= 1 << 59);
+                if is_last && !used.xchg(true, Full) {
+                    map(&space, range(2 * granule, granule), PHYS, WRITE).ok();
+                }
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        rig.fake.hook(None);
+        assert!(!rig.reaches_any());
+        // Nor is it lost.
+        pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+        assert!(rig.reaches(2 * granule, false).is_some());
+        Ok(())
+    }
+
+    // A map is about to publish when the detach begins.
+    #[test]
+    fn detach_waits_for_map() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let at = range(
+            granule,
+            space
+                .layout()
+                .windows()
+                .next()
+                .ok_or(EINVAL)?
+                .1
+                .shift
+                .bytes(),
+        );
+
+        let gate = Gate::new(Event::Set(at.first))?;
+        gate.put_up(&rig)?;
+        let other = {
+            let space = space.clone();
+            Thread::spawn(move || {
+                map(&space, at, PHYS, WRITE).ok();
+            })?
+        };
+        gate.arrived.wait_for_completion();
+        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        gate.open.store(true, Relaxed);
+        other.join();
+        rig.fake.hook(None);
+        assert!(!rig.reaches_any());
+        Ok(())
+    }
+
+    // An unmap looks at the PE when it leaves the list. KASAN looks at the list.
+    #[test]
+    fn detach_waits_for_unmap() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let (first, second) = (range(granule, granule), range(20 * granule, granule));
+        map(&space, first, PHYS, WRITE)?;
+
+        // The detach has waited for the maps when it withdraws; the unmap comes after that.
+        let gate = Gate::new(Event::Clear(second.first))?;
+        let start = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+        let other = {
+            let (space, start) = (space.clone(), start.clone());
+            Thread::spawn(move || {
+                start.wait_for_completion();
+                space.withdraw(second);
+            })?
+        };
+        let hook = {
+            let gate = gate.clone();
+            move |event| match event {
+                Event::Clear(at) if at == Ioba::new(0) => {
+                    start.complete_all();
+                    gate.arrived.wait_for_completion();
+                }
+                event => gate.call(event),
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        let passed = gate.passed.load(Relaxed);
+        gate.open.store(true, Relaxed);
+        other.join();
+        rig.fake.hook(None);
+        assert!(passed);
+        Ok(())
+    }
+
+    #[test]
+    fn all_at_once() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let second = Arc::new(Rig::named(rig.model, c"tce_kunit_b")?, GFP_KERNEL)?;
+            let second_pe = second.pe()?;
+            let wrong = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+            let mut users = KVec::new();
+            for n in 0..2 {
+                let (second, space, wrong) = (second.clone(), space.clone(), wrong.clone());
+                let user = move || {
+                    let slots = 1 + 8 * n..9 + 8 * n;
+                    if user(&second, &space, slots, 0x1234_5678_9abc + n).is_err() {
+                        wrong.add(1, Relaxed);
+                    }
+                };
+                users.push(Thread::spawn(user)?, GFP_KERNEL)?;
+            }
+            // Two PEs come and go meanwhile.
+            for _ in 0..25 {
+                second_pe.attach(second.dev(), &Target::Paging(&space), false)?;
+                pe.attach(rig.dev(), &Target::Blocked, false)?;
+                second_pe.attach(second.dev(), &Target::Platform, false)?;
+                pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            }
+            second_pe.attach(second.dev(), &Target::Paging(&space), false)?;
+            users.iter().for_each(|user| user.join());
+            ensure(wrong.load(Relaxed) == 0, "no user saw anything wrong")?;
+            let granule = granule(&space);
+            for slot in 0..40 {
+                let expected = (1..17).contains(&slot).then_some(PHYS + slot * granule);
+                for rig in [rig, &second] {
+                    ensure(rig.reaches(slot * granule, true) == expected, "the end")?;
+                }
+            }
+            second.check()
+        })
+    }
+}
