@@ -14,7 +14,10 @@ use crate::{
         Model, //
     },
     firmware::Common,
-    layout::IobaRange,
+    layout::{
+        cpu_page_shift,
+        IobaRange, //
+    },
     pe::{
         Pe,
         Target, //
@@ -27,13 +30,16 @@ use crate::{
 use kernel::{
     device::Device,
     faux,
-    powerpc::window::Ioba,
+    powerpc::window::{
+        Ioba,
+        PageShift, //
+    },
     prelude::*,
     sync::Arc, //
 };
 
 /// Every machine that differs for the driver.
-const MODELS: [Model; 5] = [
+const MODELS: [Model; 6] = [
     Model::PSERIES,
     Model {
         ddw: false,
@@ -45,6 +51,10 @@ const MODELS: [Model; 5] = [
     },
     Model::PHB3,
     Model::PHB4,
+    Model {
+        small_pages: true,
+        ..Model::PHB4
+    },
 ];
 
 const READ: Access = Access {
@@ -70,10 +80,15 @@ impl Rig {
 
     /// Like `new`, for a test that needs two.
     fn named(model: Model, name: &CStr) -> Result<Self> {
+        let max_page = if model.small_pages {
+            PageShift::SHIFT_4K
+        } else {
+            cpu_page_shift()?
+        };
         Ok(Self {
             dev: faux::Registration::new(name, None)?,
             fake: Fake::new(model)?,
-            common: Arc::pin_init(Common::new(model.multi_tce), GFP_KERNEL)?,
+            common: Arc::pin_init(Common::new(model.multi_tce, max_page), GFP_KERNEL)?,
         })
     }
 
