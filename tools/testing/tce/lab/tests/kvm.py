@@ -38,10 +38,12 @@ def kvm_host(bench):
               "mount --bind /proc /host/proc && mount --bind /sys /host/sys && mount -t tmpfs tmp /host/tmp")
     bench.disk_check(8 * MIB, seed=1)
     bench.memory["held"] = held(bench)
-    return guest.run("chroot /host /usr/bin/qemu-system-ppc64 --version").splitlines()[0]
+    version = guest.run("chroot /host /usr/bin/qemu-system-ppc64 --version").splitlines()[0]
+    objects = guest.run("chroot /host /usr/bin/qemu-system-ppc64 -object help").split()
+    return f"{version}, {'with' if 'iommufd' in objects else 'without'} -object iommufd"
 
 
-def _nested(bench, options, commands, seconds=200):
+def _nested(bench, options, commands, seconds=300):
     """Boots a guest in the guest and gives its init some commands; returns all that was said."""
     script = " ".join(f"'{number} {command}'" for number, command in enumerate((*commands, "poweroff -f"), 9001))
     bench.guest.run(f"printf '%s\\n' {script} | timeout -s KILL {seconds} chroot /host {_QEMU} {options} "
