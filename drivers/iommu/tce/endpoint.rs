@@ -23,7 +23,8 @@ use kernel::{
             has_dma_api_driver,
             DmaSetup,
             TableGroup, //
-        }, //
+        },
+        window::PageShift, //
     },
     prelude::*,
     sync::{
@@ -116,9 +117,9 @@ pub(crate) struct PeList {
 }
 
 impl PeList {
-    /// Makes an empty list. May sleep.
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        let common = Arc::pin_init(Common::new(hvcall::multi_tce()), GFP_KERNEL)?;
+    /// Makes an empty list. TCE pages will not be larger than `max_page`. May sleep.
+    pub(crate) fn new(max_page: PageShift) -> Result<Arc<Self>> {
+        let common = Arc::pin_init(Common::new(hvcall::multi_tce(), max_page), GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 common,

@@ -197,10 +197,11 @@ pub(crate) fn cpu_page_shift() -> Result<PageShift> {
 ///
 /// The table lives in the hypervisor, which reserves 8 bytes for every TCE of the window, so it
 /// covers twice the memory that the partition can have (at least 64 GiB) and no more. `largest` is
-/// the most TCEs that firmware offers. Returns [`None`] if no offered page size fits the CPU's, or
-/// if the window would not even reach 4 GiB.
+/// the most TCEs that firmware offers. Returns [`None`] if all offered pages are above `max_page`,
+/// or if the window would not even reach 4 GiB.
 pub(crate) fn plan_high_window(
     shifts: PageShifts,
+    max_page: PageShift,
     largest: Tces,
     max_ram: u64,
 ) -> Option<(PageShift, Tces)> {
@@ -209,7 +210,7 @@ pub(crate) fn plan_high_window(
     const MAX_TCES: u64 = 1 << 31;
     const WORTHWHILE: u64 = 1 << 32;
 
-    let shift = shifts.largest_up_to(cpu_page_shift().ok()?)?;
+    let shift = shifts.largest_up_to(max_page)?;
     let bytes = max_ram
         .checked_mul(2)?
         .checked_next_power_of_two()?

@@ -33,7 +33,10 @@ mod table;
 use kernel::{
     iommu,
     pci,
-    powerpc::tce,
+    powerpc::{
+        tce,
+        window::PageShift, //
+    },
     prelude::*, //
 };
 
@@ -43,6 +46,12 @@ module! {
     authors: ["TCE IOMMU maintainers"],
     description: "IOMMU driver for POWER TCE hardware",
     license: "GPL",
+    params: {
+        max_page_shift: u32 {
+            default: 63,
+            description: "Largest TCE page, as a power of two: 12 for what the 32-bit window of a guest needs",
+        },
+    },
 }
 
 struct TceIommu {
@@ -57,7 +66,8 @@ impl kernel::Module for TceIommu {
             pr_info!("not used in kdump kernels and secure guests: DMA stays with the platform\n");
             return Err(ENODEV);
         }
-        let instance = iommu::Unregistered::new(Ok(endpoint::PeList::new()?), 0)?;
+        let max_page = PageShift::new(module_parameters::max_page_shift.value()).ok_or(EINVAL)?;
+        let instance = iommu::Unregistered::new(Ok(endpoint::PeList::new(max_page)?), 0)?;
         let registration = instance.register(&driver::OPS, None, fmt!("tce"))?;
         Ok(Self {
             _adopt: KBox::pin_init(pci::DriverUnboundRegistration::new(), GFP_KERNEL)?,

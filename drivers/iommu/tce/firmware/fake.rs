@@ -61,6 +61,8 @@ pub(crate) struct Model {
     pub(crate) ddw: bool,
     /// The page sizes of further windows.
     pub(crate) page_sizes: u64,
+    /// The administrator wants pages of 4 KiB.
+    pub(crate) small_pages: bool,
 }
 
 impl Model {
@@ -71,6 +73,7 @@ impl Model {
         multi_tce: true,
         ddw: true,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 24,
+        small_pages: false,
     };
     /// A PHB4 or PHB5.
     pub(crate) const PHB4: Self = Self {
@@ -79,6 +82,7 @@ impl Model {
         multi_tce: false,
         ddw: false,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 30,
+        small_pages: false,
     };
     /// A PHB3: kills are exact.
     pub(crate) const PHB3: Self = Self {

@@ -10,12 +10,12 @@
 use crate::{
     firmware::{
         calls::Calls,
+        Common,
         Firmware,
         Stats,
         Tables, //
     },
     layout::{
-        cpu_page_shift,
         Layout,
         TceRun, //
     },
@@ -66,12 +66,13 @@ impl<C: Calls> Ioda<C> {
     pub(super) fn claim(
         calls: Arc<C>,
         dev: &Device,
+        common: &Common,
         query: &Query,
         stats: Arc<Stats>,
     ) -> Result<Self> {
         let shift = query
             .page_sizes
-            .largest_up_to(cpu_page_shift()?)
+            .largest_up_to(common.max_page)
             .ok_or(EINVAL)?;
         if Levels::for_tces(TCES).is_none_or(|levels| levels.get() > query.max_levels) {
             return Err(EINVAL);

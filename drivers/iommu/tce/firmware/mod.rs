@@ -21,6 +21,7 @@ use crate::{
         papr::Papr, //
     },
     layout::{
+        cpu_page_shift,
         Layout,
         TceRun, //
     },
@@ -30,6 +31,7 @@ use kernel::{
     device::Device,
     powerpc::window::{
         Firmware as Kind,
+        PageShift,
         WindowNumber,
         MAX_WINDOWS, //
     },
@@ -95,14 +97,17 @@ pub(crate) trait Firmware: Send + Sync {
 /// What all PEs share.
 #[pin_data]
 pub(crate) struct Common {
+    /// TCE pages are not larger: the CPU's pages, or what the administrator wants.
+    max_page: PageShift,
     #[pin]
     bounce: papr::Bounce,
 }
 
 impl Common {
     /// `multi_tce` says whether a hypervisor takes lists of TCEs. May sleep.
-    pub(crate) fn new(multi_tce: bool) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(multi_tce: bool, max_page: PageShift) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
+            max_page: max_page.min(cpu_page_shift()?),
             bounce <- papr::Bounce::new(multi_tce),
         })
     }
@@ -127,7 +132,7 @@ pub(crate) fn claim<C: Calls>(
         }
         Kind::Ioda => {
             let port = UniqueArc::new_uninit(GFP_KERNEL)?;
-            Arc::<Ioda<C>>::from(port.write(Ioda::claim(calls, dev, &query, stats)?))
+            Arc::<Ioda<C>>::from(port.write(Ioda::claim(calls, dev, common, &query, stats)?))
         }
     })
 }

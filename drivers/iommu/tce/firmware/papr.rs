@@ -115,7 +115,7 @@ impl<C: Calls> Papr<C> {
         stats: Arc<Stats>,
     ) -> Result<Self> {
         calls.set_platform(dev, false)?;
-        match Self::open(&calls, dev) {
+        match Self::open(&calls, &common, dev) {
             Ok(layout) => Ok(Self {
                 calls,
                 layout,
@@ -133,11 +133,16 @@ impl<C: Calls> Papr<C> {
         }
     }
 
-    fn open(calls: &C, dev: &Device) -> Result<Layout> {
+    fn open(calls: &C, common: &Common, dev: &Device) -> Result<Layout> {
         let query = calls.query(dev)?;
         let low = query.windows.first().copied().flatten().ok_or(ENODEV)?;
-        let plan = plan_high_window(query.page_sizes, query.max_tces, calls.max_ram())
-            .filter(|_| query.nr_windows > 1);
+        let plan = plan_high_window(
+            query.page_sizes,
+            common.max_page,
+            query.max_tces,
+            calls.max_ram(),
+        )
+        .filter(|_| query.nr_windows > 1);
         let high = plan.and_then(|(shift, tces)| {
             // SAFETY: The PE is claimed, so nobody else uses its windows.
             unsafe { calls.open_window(dev, WindowNumber::High, None, shift, tces) }

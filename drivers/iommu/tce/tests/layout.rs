@@ -114,23 +114,30 @@ mod tests {
     fn plan() -> Result {
         let cpu = cpu_page_shift()?;
         let all = PageShifts::new(1 << 12 | 1 << 16 | 1 << 21 | 1 << 24);
+        let plan = |n: u64, max_ram| plan_high_window(all, cpu, Tces::new(n), max_ram);
         // As large as twice the memory, with the largest page of the CPU.
-        let (shift, tces) = plan_high_window(all, Tces::new(1 << 37), 48 << 30).ok_or(EINVAL)?;
+        let (shift, tces) = plan(1 << 37, 48 << 30).ok_or(EINVAL)?;
         assert_eq!(shift, cpu);
         assert_eq!(tces.bytes(shift), Some(128 << 30));
+        // No larger than the administrator wants.
+        let small = PageShift::SHIFT_4K;
+        let (shift, _) =
+            plan_high_window(all, small, Tces::new(1 << 37), 48 << 30).ok_or(EINVAL)?;
+        assert_eq!(shift, small);
         // At least 64 GiB.
-        let (shift, tces) = plan_high_window(all, Tces::new(1 << 37), 1 << 30).ok_or(EINVAL)?;
+        let (shift, tces) = plan(1 << 37, 1 << 30).ok_or(EINVAL)?;
         assert_eq!(tces.bytes(shift), Some(64 << 30));
         // Never 2^32 TCEs, which current hypervisors cannot count.
-        let (_, tces) = plan_high_window(all, Tces::new(1 << 37), 1 << 62).ok_or(EINVAL)?;
+        let (_, tces) = plan(1 << 37, 1 << 62).ok_or(EINVAL)?;
         assert!(tces.get() < 1 << 32);
         // No more than there is, and a power of two.
-        let (_, tces) = plan_high_window(all, Tces::new((3 << 20) - 1), 1 << 40).ok_or(EINVAL)?;
+        let (_, tces) = plan((3 << 20) - 1, 1 << 40).ok_or(EINVAL)?;
         assert_eq!(tces.get(), 1 << 21);
         // Not worth it.
-        assert!(plan_high_window(all, Tces::new(1 << 10), 1 << 30).is_none());
-        assert!(plan_high_window(all, Tces::new(0), 1 << 30).is_none());
-        assert!(plan_high_window(PageShifts::new(1 << 24), Tces::new(1 << 30), 1 << 30).is_none());
+        assert!(plan(1 << 10, 1 << 30).is_none());
+        assert!(plan(0, 1 << 30).is_none());
+        let large = PageShifts::new(1 << 24);
+        assert!(plan_high_window(large, cpu, Tces::new(1 << 30), 1 << 30).is_none());
         Ok(())
     }
 }

@@ -17,7 +17,10 @@ use crate::{
         Model, //
     },
     firmware::Common,
-    layout::IobaRange,
+    layout::{
+        cpu_page_shift,
+        IobaRange, //
+    },
     pe::{
         Pe,
         Target, //
@@ -32,14 +35,15 @@ use kernel::{
     faux,
     powerpc::window::{
         Firmware as Kind,
-        Ioba, //
+        Ioba,
+        PageShift, //
     },
     prelude::*,
     sync::Arc, //
 };
 
 /// Every machine that differs for the driver.
-const MODELS: [Model; 5] = [
+const MODELS: [Model; 6] = [
     Model::PSERIES,
     Model {
         ddw: false,
@@ -48,6 +52,10 @@ const MODELS: [Model; 5] = [
     ONE_BY_ONE,
     Model::PHB3,
     Model::PHB4,
+    Model {
+        small_pages: true,
+        ..Model::PHB4
+    },
 ];
 
 /// A hypervisor that takes no lists.
@@ -122,11 +130,16 @@ impl Rig {
 
     /// Like `new`, for a test that needs two at a time.
     fn named(model: Model, name: &CStr) -> Result<Self> {
+        let max_page = if model.small_pages {
+            PageShift::SHIFT_4K
+        } else {
+            cpu_page_shift()?
+        };
         Ok(Self {
             model,
             dev: faux::Registration::new(name, None)?,
             fake: Fake::new(model)?,
-            common: Arc::pin_init(Common::new(model.multi_tce), GFP_KERNEL)?,
+            common: Arc::pin_init(Common::new(model.multi_tce, max_page), GFP_KERNEL)?,
         })
     }
 

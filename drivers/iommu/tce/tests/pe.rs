@@ -16,7 +16,10 @@ use crate::{
         WRITE, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    powerpc::window::PageShift,
+    prelude::*, //
+};
 
 #[kunit_tests(tce_pe)]
 mod tests {
@@ -33,6 +36,24 @@ mod tests {
             assert!(rig.fake.is_as_before());
             Ok(())
         })
+    }
+
+    // For guests whose 32-bit window has smaller pages than the CPU.
+    #[test]
+    fn pages_are_as_small_as_wanted() -> Result {
+        for model in [Model::PSERIES, Model::PHB3, Model::PHB4] {
+            let rig = Rig::new(Model {
+                small_pages: true,
+                ..model
+            })?;
+            let (pe, space) = rig.attached()?;
+            assert_eq!(pe.layout().granule(), PageShift::SHIFT_4K);
+            let top = pe.layout().aperture().last.get() + 1;
+            map(&space, range(top - 0x1000, 0x1000), PHYS, WRITE)?;
+            assert_eq!(rig.reaches(top - 1, true), Some(PHYS + 0xfff));
+            assert!(rig.reaches(top - 0x1001, true).is_none());
+        }
+        Ok(())
     }
 
     // iommufd fills a domain before it attaches it.

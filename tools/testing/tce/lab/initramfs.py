@@ -60,13 +60,13 @@ def depends(module):
     return [name.replace("-", "_") for name in names if name]
 
 
-def make(env, objects, target, programs=None):
-    """Writes the archive for the kernel in `objects`, with further {name: content} in /bin."""
+def make(env, objects, target, more=None):
+    """Writes the archive for the kernel in `objects`, with further files {path: content}."""
     with open(BUSYBOX, "rb") as busybox:
         files = {"bin/busybox": busybox.read()}
     files["init"] = (env.tce / "guest/init").read_bytes()
     files["lib/tce.sh"] = (env.tce / "guest/tce.sh").read_bytes()
-    for name, content in [*_programs(env), *(programs or {}).items()]:
+    for name, content in _programs(env):
         files[f"bin/{name}"] = content
     needs = []
     for name, path in sorted(modules(objects).items()):
@@ -74,9 +74,10 @@ def make(env, objects, target, programs=None):
         files[f"modules/{name}.ko"] = content
         needs.append(f"{name}:{' '.join(depends(content))}\n")
     files["modules/deps"] = "".join(needs).encode()
+    files |= more or {}
 
     # The console node exists before devtmpfs does; directories come first.
-    members = [(f, 0o040755, b"", (0, 0)) for f in ("bin", "dev", "lib", "modules")]
+    members = [(f, 0o040755, b"", (0, 0)) for f in ("bin", "dev", "lib", "modules", "nested")]
     members.append(("dev/console", 0o020600, b"", (5, 1)))
     members += [(name, 0o100755, content, (0, 0)) for name, content in files.items()]
     members.append(("TRAILER!!!", 0, b"", (0, 0)))

@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 import zlib
 
-from . import initramfs, machine, selftests
+from . import initramfs, kvmhost, machine, selftests
 from .guest import Guest, GuestError
 from .say import Fail
 
@@ -48,6 +48,7 @@ class Scenario:
     only_all: bool = False
     more: tuple = ()            # further QEMU arguments
     selftests: bool = False     # the guest has the kernel's selftests
+    kvm_host: bool = False      # the guest has QEMU, and its own kernel and initramfs in /nested
 
     @property
     def label(self):
@@ -137,10 +138,15 @@ def command(env, scenario, objects):
     directory = _directory(env, scenario)
     kind = machine.MACHINES[scenario.machine]
     image = _files(directory)
-    programs = selftests.build(env, objects) if scenario.selftests else None
-    initrd = initramfs.make(env, objects, directory / "initramfs.cpio", programs)
+    files, more = {}, list(scenario.more)
+    if scenario.selftests:
+        files |= {f"bin/{name}": content for name, content in selftests.build(env, objects).items()}
+    if scenario.kvm_host:
+        more += kvmhost.arguments(env)
+        files |= kvmhost.nested(env, objects, directory)
+    initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files)
     return [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
-            *scenario.more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
+            *more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
 
 
 def run(env, scenario, objects, report):

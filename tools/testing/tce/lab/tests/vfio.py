@@ -5,6 +5,7 @@ import re
 import time
 
 from .. import steps
+from ..guest import GuestError
 from ..scenario import Scenario
 from ..steps import MIB, expect, stats
 
@@ -50,7 +51,7 @@ def kernel_vfio(bench):
     return ", ".join(_igb(bench, f"vfio_{name}_test") for name in ("iommufd_setup", "dma_mapping_mmio", "pci_device"))
 
 
-def _held(bench):
+def held(bench):
     """What a forgotten mapping would leave behind."""
     # The counters of the CPUs are added up now and then, or when asked.
     text = bench.guest.run("cat /proc/sys/vm/stat_refresh; grep -E '^(nr_foll_pin|nr_mlock)' /proc/vmstat; grep SUnreclaim /proc/meminfo")
@@ -58,6 +59,16 @@ def _held(bench):
     return {"pinned": int(numbers["nr_foll_pin_acquired"]) - int(numbers["nr_foll_pin_released"]),
             "locked": int(numbers["nr_mlock"]), "slab": int(numbers["SUnreclaim"]),
             "TCEs": stats(bench, "nvme").get("tces_populated")}
+
+
+def settled(bench, before):
+    """Waits until no more is held than before; returns what is held then."""
+    for _ in range(10):     # pages of direct I/O are let go by a worker
+        after = held(bench)
+        if all(after[name] <= before[name] for name in ("pinned", "locked", "TCEs")):
+            return after
+        time.sleep(1)
+    raise GuestError(f"held {before}, later {after}")
 
 
 def _rounds(bench, count):
@@ -73,19 +84,14 @@ def _rounds(bench, count):
     guest.run(f"ddsum read $(disk_of {nvme}) 0 65536 >/tmp/want")
     for kind in ("type1", "iommufd"):   # what is allocated once
         batch(kind, 3)
-    before = _held(bench)
+    before = held(bench)
     for kind in ("type1", "iommufd"):
         for done in range(0, count, 50):
             batch(kind, min(50, count - done))
         bench.disk_check(MIB, seed=2)
         guest.run(f"ddsum read $(disk_of {nvme}) 0 65536 >/tmp/want")
-    for _ in range(10):     # pages of direct I/O are let go by a worker
-        after = _held(bench)
-        if whole := all(after[name] <= before[name] for name in ("pinned", "locked", "TCEs")):
-            break
-        time.sleep(1)
+    after = settled(bench, before)
     grown = after["slab"] - before["slab"]
-    expect(whole, f"held {before}, later {after}")
     expect(grown < 1024 + 4 * count, f"slabs grew by {grown} KiB")
     return f"{count} rounds with type1 and with iommufd, pinned pages and TCEs as before, slabs {grown:+} KiB"
 
