@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
@@ -393,6 +394,21 @@ enum {
 #define TESTDEV_REFUSED	0xdead0002
 #define TESTDEV_PATTERN	0x12345678
 
+/* Shared with the processes that tests start. */
+static unsigned long *refused;
+
+__attribute__((constructor)) static void count_refused(void)
+{
+	refused = mmap(NULL, sizeof(*refused), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (refused == MAP_FAILED)
+		die("mmap");
+}
+
+unsigned long testdev_refused(void)
+{
+	return *refused;
+}
+
 bool testdev_write(struct device *device, uint64_t iova, uint32_t length)
 {
 	uint32_t result;
@@ -407,6 +423,8 @@ bool testdev_write(struct device *device, uint64_t iova, uint32_t length)
 		fprintf(stderr, "iommu-testdev answers %#x\n", result);
 		exit(1);
 	}
+	if (result == TESTDEV_REFUSED)
+		__atomic_add_fetch(refused, 1, __ATOMIC_RELAXED);
 	return result == TESTDEV_DIFFERS;
 }
 

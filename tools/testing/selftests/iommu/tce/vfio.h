@@ -72,6 +72,8 @@ int device_detach(struct device *device);
 
 /* iommu-testdev: true if the write went through. It writes PATTERN bytes. */
 bool testdev_write(struct device *device, uint64_t iova, uint32_t length);
+/* How many writes did not, of all processes. */
+unsigned long testdev_refused(void);
 bool is_pattern(const void *memory, uint32_t length);
 
 /* edu: from @iova to its buffer of 4 KiB, or the other way. */
