@@ -121,7 +121,7 @@ TEST_F(vfio, map_and_unmap)
 	ASSERT_EQ(0, space_map(&self->space, IOVA, memory + page_size, 2 * page_size, READ | WRITE));
 	EXPECT_ARRIVES(&self->device, IOVA, memory + page_size);
 	EXPECT_ARRIVES(&self->device, IOVA + 2 * page_size - 16, memory + 3 * page_size - 16);
-	EXPECT_ARRIVES(&self->device, IOVA + page_size + 4100, memory + 2 * page_size + 4100);
+	EXPECT_ARRIVES(&self->device, IOVA + page_size + page_size / 2 + 4, memory + 2 * page_size + page_size / 2 + 4);
 	/* A write across the border of two pages, and one across the end. */
 	EXPECT_TRUE(testdev_write(&self->device, IOVA + page_size - 8, 16));
 	EXPECT_TRUE(is_pattern(memory + 2 * page_size - 8, 16));
@@ -270,6 +270,8 @@ TEST_F(vfio, iova_is_va)
 				       MAP_SHARED | MAP_ANONYMOUS | (i ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 		uint64_t iova = (uintptr_t)memory;
 
+		if (i && memory == MAP_FAILED)	/* with pages of 4 KiB addresses end at 2^46 */
+			continue;
 		ASSERT_NE(MAP_FAILED, memory);
 		if (!is_reported(&self->space, iova, length)) {
 			TH_LOG("%#llx is in no window", (unsigned long long)iova);
@@ -494,7 +496,7 @@ TEST_F(vfio, closed_is_blocked)
 /* A function reset stops the device; what is mapped for it stays, and nothing else appears. */
 TEST_F(vfio, reset_keeps_mappings)
 {
-	uint64_t queues = NVME_QUEUES > page_size ? NVME_QUEUES : page_size, to_data = IOVA + MIB;
+	uint64_t queues = page_size < NVME_QUEUES ? NVME_QUEUES : page_size, to_data = IOVA + MIB;
 	uint8_t *memory = memory_new(queues, 0), *data = memory_new(2 * page_size, 0x55);
 	struct device device;
 	struct nvme nvme;

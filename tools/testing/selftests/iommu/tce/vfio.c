@@ -533,7 +533,7 @@ void nvme_identify(struct nvme *nvme, uint64_t iova)
 	/* The phase of an answer changes each time around. */
 	unsigned int phase = !(nvme->commands / NVME_DEPTH % 2);
 	struct nvme_command *command = (struct nvme_command *)nvme->queues + slot;
-	volatile struct nvme_answer *answer = (struct nvme_answer *)(nvme->queues + NVME_QUEUES / 2) + slot;
+	struct nvme_answer *answer = (struct nvme_answer *)(nvme->queues + NVME_QUEUES / 2) + slot;
 	unsigned int next = ++nvme->commands % NVME_DEPTH;
 
 	*command = (struct nvme_command){
@@ -542,7 +542,7 @@ void nvme_identify(struct nvme *nvme, uint64_t iova)
 		.more = { htole32(NVME_CONTROLLER) },
 	};
 	reg_write(nvme->device, NVME_SQ_TAIL, next);
-	for (int i = 0; (le32toh(answer->status) >> 16 & 1) != phase; i++)
+	for (int i = 0; (le32toh(__atomic_load_n(&answer->status, __ATOMIC_ACQUIRE)) >> 16 & 1) != phase; i++)
 		wait_ms(i, "nvme does not answer");
 	reg_write(nvme->device, NVME_CQ_HEAD, next);
 }
