@@ -13,7 +13,7 @@ SUITES = {
     "iommu/tce": ("tce_vfio",),
     "iommu": ("iommufd", "iommufd_fail_nth"),
     "vfio": ("vfio_iommufd_setup_test", "vfio_dma_mapping_test", "vfio_dma_mapping_mmio_test",
-             "vfio_pci_device_test", "vfio_pci_driver_test", "vfio_pci_sriov_uapi_test"),
+             "vfio_pci_device_test", "vfio_pci_driver_test", "vfio_pci_device_init_perf_test", "vfio_pci_sriov_uapi_test"),
 }
 
 

@@ -7,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from . import guest, kernel, machine, scenario, slow, source, static
 from .ktap import Ktap, Table
 from .say import Fail, Progress
-from .tests import kunit, kvm, legacy, life, tour, vfio
+from .tests import iommufd, kunit, kvm, legacy, life, tour, vfio
 
 BOOTS_AT_ONCE = 2
 
 
 def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
-    chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *life.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS, *kvm.SCENARIOS]
+    chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *life.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
+              *iommufd.SCENARIOS, *kvm.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
@@ -351,6 +352,32 @@ void device_close(struct device *device)
 	close(device->fd);
 }
 
+static void reg_write(struct device *device, unsigned int reg, uint32_t value)
+{
+	value = htole32(value);
+	if (pwrite(device->fd, &value, 4, device->bar + reg) != 4)
+		die("writing a register");
+}
+
+static uint32_t reg_read(struct device *device, unsigned int reg)
+{
+	uint32_t value;
+
+	if (pread(device->fd, &value, 4, device->bar + reg) != 4)
+		die("reading a register");
+	return le32toh(value);
+}
+
+/* Gives up after two seconds. */
+static void wait_ms(int waited, const char *problem)
+{
+	if (waited > 2000) {
+		fprintf(stderr, "%s\n", problem);
+		exit(1);
+	}
+	usleep(1000);
+}
+
 /* -- iommu-testdev: 32-bit registers, little-endian ----------------------- */
 
 enum {
@@ -367,36 +394,37 @@ enum {
 #define TESTDEV_REFUSED	0xdead0002
 #define TESTDEV_PATTERN	0x12345678
 
-static void testdev_set(struct device *device, unsigned int reg, uint32_t value)
+/* Shared with the processes that tests start. */
+static unsigned long *refused;
+
+__attribute__((constructor)) static void count_refused(void)
 {
-	value = htole32(value);
-	if (pwrite(device->fd, &value, 4, device->bar + reg) != 4)
-		die("writing a register");
+	refused = mmap(NULL, sizeof(*refused), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (refused == MAP_FAILED)
+		die("mmap");
 }
 
-static uint32_t testdev_get(struct device *device, unsigned int reg)
+unsigned long testdev_refused(void)
 {
-	uint32_t value;
-
-	if (pread(device->fd, &value, 4, device->bar + reg) != 4)
-		die("reading a register");
-	return le32toh(value);
+	return *refused;
 }
 
 bool testdev_write(struct device *device, uint64_t iova, uint32_t length)
 {
 	uint32_t result;
 
-	testdev_set(device, TESTDEV_IOVA_LOW, iova);
-	testdev_set(device, TESTDEV_IOVA_HIGH, iova >> 32);
-	testdev_set(device, TESTDEV_LENGTH, length);
-	testdev_set(device, TESTDEV_DOORBELL, 1);
-	testdev_get(device, TESTDEV_TRIGGER);
-	result = testdev_get(device, TESTDEV_RESULT);
+	reg_write(device, TESTDEV_IOVA_LOW, iova);
+	reg_write(device, TESTDEV_IOVA_HIGH, iova >> 32);
+	reg_write(device, TESTDEV_LENGTH, length);
+	reg_write(device, TESTDEV_DOORBELL, 1);
+	reg_read(device, TESTDEV_TRIGGER);
+	result = reg_read(device, TESTDEV_RESULT);
 	if (result != TESTDEV_DIFFERS && result != TESTDEV_REFUSED) {
 		fprintf(stderr, "iommu-testdev answers %#x\n", result);
 		exit(1);
 	}
+	if (result == TESTDEV_REFUSED)
+		__atomic_add_fetch(refused, 1, __ATOMIC_RELAXED);
 	return result == TESTDEV_DIFFERS;
 }
 
@@ -442,19 +470,79 @@ void edu_wait(struct device *device)
 {
 	uint64_t command;
 
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0;; i++) {
 		if (pread(device->fd, &command, 8, device->bar + EDU_COMMAND) != 8)
 			die("reading a register");
 		if (!(be64toh(command) & EDU_RUN))
 			return;
-		usleep(1000);
+		wait_ms(i, "edu does not finish");
 	}
-	fprintf(stderr, "edu does not finish\n");
-	exit(1);
 }
 
 void edu_copy(struct device *device, uint64_t iova, uint32_t length, bool to_memory)
 {
 	edu_start(device, iova, length, to_memory);
 	edu_wait(device);
+}
+
+/* -- nvme: 32-bit registers, little-endian -------------------------------- */
+
+enum {
+	NVME_CC = 0x14,
+	NVME_CSTS = 0x1c,
+	NVME_AQA = 0x24,
+	NVME_ASQ = 0x28,
+	NVME_ACQ = 0x30,
+	NVME_SQ_TAIL = 0x1000,
+	NVME_CQ_HEAD = 0x1004,
+};
+
+#define NVME_DEPTH		16
+#define NVME_ENABLE		0x460001	/* entries of 64 and 16 bytes, pages of 4 KiB */
+#define NVME_READY		1
+#define NVME_IDENTIFY		6
+#define NVME_CONTROLLER		1
+
+struct nvme_command {
+	uint32_t opcode, namespace, unused[4];
+	uint64_t data[2];
+	uint32_t more[6];
+};
+
+struct nvme_answer {
+	uint32_t result, unused, queue, status;
+};
+
+void nvme_start(struct nvme *nvme, struct device *device, void *queues, uint64_t iova)
+{
+	*nvme = (struct nvme){ .device = device, .queues = queues };
+	memset(queues, 0, NVME_QUEUES);
+	reg_write(device, NVME_AQA, (NVME_DEPTH - 1) << 16 | (NVME_DEPTH - 1));
+	reg_write(device, NVME_ASQ, iova);
+	reg_write(device, NVME_ASQ + 4, iova >> 32);
+	reg_write(device, NVME_ACQ, iova + NVME_QUEUES / 2);
+	reg_write(device, NVME_ACQ + 4, (iova + NVME_QUEUES / 2) >> 32);
+	reg_write(device, NVME_CC, NVME_ENABLE);
+	for (int i = 0; !(reg_read(device, NVME_CSTS) & NVME_READY); i++)
+		wait_ms(i, "nvme does not start");
+}
+
+void nvme_identify(struct nvme *nvme, uint64_t iova)
+{
+	unsigned int slot = nvme->commands % NVME_DEPTH;
+	/* The phase of an answer changes each time around. */
+	unsigned int phase = !(nvme->commands / NVME_DEPTH % 2);
+	struct nvme_command *command = (struct nvme_command *)nvme->queues + slot;
+	struct nvme_answer *answer = (struct nvme_answer *)(nvme->queues + NVME_QUEUES / 2) + slot;
+	unsigned int next = ++nvme->commands % NVME_DEPTH;
+
+	*command = (struct nvme_command){
+		.opcode = htole32(NVME_IDENTIFY | slot << 16),
+		.data = { htole64(iova) },
+		.more = { htole32(NVME_CONTROLLER) },
+	};
+	reg_write(nvme->device, NVME_SQ_TAIL, next);
+	for (int i = 0; (le32toh(__atomic_load_n(&answer->status, __ATOMIC_ACQUIRE)) >> 16 & 1) != phase; i++)
+		wait_ms(i, "nvme does not answer");
+	reg_write(nvme->device, NVME_CQ_HEAD, next);
 }

@@ -11,6 +11,7 @@
 /* vendor << 16 | device */
 #define ID_TESTDEV	0x1b360005	/* iommu-testdev: writes at once, says if it could */
 #define ID_EDU		0x123411e8	/* edu: copies in both directions, takes 100 ms */
+#define ID_NVME		0x1b360010	/* nvme: has a function reset */
 
 enum api { TYPE1, IOMMUFD };
 
@@ -71,11 +72,31 @@ int device_detach(struct device *device);
 
 /* iommu-testdev: true if the write went through. It writes PATTERN bytes. */
 bool testdev_write(struct device *device, uint64_t iova, uint32_t length);
+/* How many writes did not, of all processes. */
+unsigned long testdev_refused(void);
 bool is_pattern(const void *memory, uint32_t length);
 
 /* edu: from @iova to its buffer of 4 KiB, or the other way. */
 void edu_start(struct device *device, uint64_t iova, uint32_t length, bool to_memory);
 void edu_wait(struct device *device);
 void edu_copy(struct device *device, uint64_t iova, uint32_t length, bool to_memory);
+
+/* nvme: commands and their answers lie in @queues, NVME_QUEUES bytes that are mapped at @iova. */
+#define NVME_QUEUES	8192
+#define NVME_DATA	4096
+
+struct nvme {
+	struct device *device;
+	uint8_t *queues;
+	unsigned int commands;
+};
+
+/* When it was opened or reset. */
+void nvme_start(struct nvme *nvme, struct device *device, void *queues, uint64_t iova);
+/*
+ * The controller describes itself in NVME_DATA bytes at @iova and answers. QEMU's
+ * answers the same when the data was refused: look at the memory.
+ */
+void nvme_identify(struct nvme *nvme, uint64_t iova);
 
 #endif
