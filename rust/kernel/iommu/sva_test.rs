@@ -649,6 +649,9 @@ mod tests {
         // C looks at signals where it locks the areas of the address space, so there must be one.
         // `PROT_READ`, and `MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS`.
         let (at, len, prot, flags) = (0x100_0000, 0x1_0000, 1, 0x32);
+        // As `execve()` does; powerpc looks at it.
+        // SAFETY: No task uses the address space, which is all ours.
+        unsafe { (*mm.as_raw()).__bindgen_anon_1.task_size = 1 << 32 };
         // SAFETY: The task has the address space.
         let area = with_mm(&mm, || unsafe {
             bindings::vm_mmap(ptr::null_mut(), at, len, prot, flags, 0)

@@ -17,6 +17,7 @@ use crate::{
         unmap,
         Rig,
         HIGH,
+        ONE_BY_ONE,
         PHYS,
         WRITE, //
     }, //
@@ -94,6 +95,26 @@ mod tests {
         assert!(!rig.reaches_any());
         assert_eq!(space.populated(), 0);
         map(&space, at, PHYS, WRITE)
+    }
+
+    // A refusal that does not last does no harm.
+    #[test]
+    fn refused_clear_is_tried_again() -> Result {
+        for model in [Model::PSERIES, ONE_BY_ONE] {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            rig.fake.fail_at(0);
+            unmap(&space, range(granule, granule));
+            assert!(rig.fake.has_failed());
+            rig.fake.fail_never();
+            assert!(rig.reaches(granule, false).is_none());
+            assert_eq!(pe.stats().errors.get(), 0);
+            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+        }
+        Ok(())
     }
 
     // What could not be cleared is still reached, so the PE is for nobody any more.
