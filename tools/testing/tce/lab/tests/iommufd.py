@@ -11,19 +11,38 @@ def failed_attach(bench):
     return ktap(bench, "tce_vfio -t failed_attach", 120)[0]
 
 
+# Of the fixtures, those that are done in seconds.
+_QUICK = ("iommufd", "iommufd_mock_domain", "vfio_compat_mock_domain", "iommufd_viommu", "iommufd_device_pasid",
+          "change_process")
+
+
 def mock(bench):
+    """The kernel's iommufd selftest, without its slow half."""
+    hugepages(bench, 160)
+    return ktap(bench, f"iommufd -f {' -f '.join(_QUICK)}", 300)[0]
+
+
+def mock_long(bench):
     """The kernel's iommufd selftest."""
     hugepages(bench, 160)
     return ktap(bench, "iommufd", 600)[0]
 
 
 def fail_nth(bench):
-    """The kernel's iommufd selftest with failing allocations."""
+    """iommufd with failing allocations, one of the kernel's selftests."""
+    return ktap(bench, "iommufd_fail_nth -t map_domain", 300)[0]
+
+
+def fail_nth_long(bench):
+    """iommufd with failing allocations, all of the kernel's selftests."""
     return ktap(bench, "iommufd_fail_nth", 600)[0]
 
 
-# The mock needs no device and knows no platform.
-_STEPS = {"pseries": (failed_attach, mock, fail_nth), "powernv10": (failed_attach,)}
+def _debug(name, machine, *more, **others):
+    return Scenario(name, "modern-debug-64k", machine, ("testdev",), (to_vfio, *more, steps.log_clean), selftests=True, **others)
 
-SCENARIOS = [Scenario("iommufd", "modern-debug-64k", machine, ("testdev",), (to_vfio, *more, steps.log_clean), selftests=True)
-             for machine, more in _STEPS.items()]
+
+# The mock needs no device and knows no platform.
+SCENARIOS = [_debug("iommufd", "pseries", failed_attach, mock, fail_nth),
+             _debug("iommufd", "powernv10", failed_attach),
+             _debug("iommufd-long", "pseries", mock_long, fail_nth_long, only_all=True)]
