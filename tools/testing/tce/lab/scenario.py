@@ -163,8 +163,8 @@ def run(env, scenario, objects, report):
         arguments = command(env, scenario, objects)
         append = scenario.append
         if "debug" in scenario.flavour.split("-"):
-            # Built in, but off without these.
-            append += " debug_pagealloc=on iommu.debug_pagealloc=1"
+            # Built in, but off without these. A scenario may say otherwise.
+            append = f"debug_pagealloc=on iommu.debug_pagealloc=1 {append}"
         with Guest(directory, kind, arguments, append) as guest:
             bench = Bench(scenario, guest, directory)
             while left:
