@@ -525,6 +525,9 @@ mod tests {
         gather.add(range(0x1000, 0x1fff)?);
         assert_eq!(gather.take(), Some(range(0x1000, 0x3fff)?));
         assert_eq!(gather.range(), None);
+        // Nothing of the old range is left.
+        gather.add(range(0x7000, 0x7fff)?);
+        assert_eq!(gather.take(), Some(range(0x7000, 0x7fff)?));
         gather.add(range(0, u64::MAX)?);
         assert_eq!(gather.range(), Some(range(0, u64::MAX)?));
         Ok(())
