@@ -35,5 +35,5 @@ def driver(bench):
 # The suites are the same on both, so one is enough for every day.
 # The drivers that the suites bring map memory which is nobody's, and are made to lie about it.
 SCENARIOS = [Scenario("kunit", "modern-debug-64k", machine, ("testdev",), (built_in, driver, steps.dmesg_clean),
-                      append="kunit.enable=1 kunit.autorun=1", only_all=machine != "pseries")
+                      append="kunit.enable=1 kunit.autorun=1 iommu.debug_pagealloc=0", only_all=machine != "pseries")
              for machine in ("pseries", "powernv10")]
