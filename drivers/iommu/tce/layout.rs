@@ -143,9 +143,7 @@ impl Layout {
                 return None;
             }
         }
-        let (number, window) = self
-            .windows()
-            .find(|(_, w)| w.contains(range.first) && w.contains(range.last))?;
+        let (number, window) = self.windows().find(|(_, w)| w.contains(range.first))?;
         let first = window.index_of(range.first)?;
         let last = window.index_of(range.last)?;
         let count = last.get().checked_sub(first.get())?.checked_add(1)?;
