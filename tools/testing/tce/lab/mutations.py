@@ -32,7 +32,7 @@ MUTANTS = (
      "                    continue;\n                }\n                word"),
     ("clear does not clear", f"{_TCE}/table.rs", "word.store(0, Release);", ""),
     ("every page maps the first", f"{_TCE}/table.rs", "word.store(tce(done).to_be(), Relaxed);",
-     "word.store(tce(0).to_be(), Relaxed);"),
+     "word.store(tce(done >> 32).to_be(), Relaxed);"),
     ("read-only pages can be written", f"{_TCE}/space.rs", "                access.write,\n", "                true,\n"),
     ("unmap does not reach the PEs", f"{_TCE}/space.rs", "bond.port().withdraw(number, run);", "let _ = (bond, number, run);"),
     ("map does not reach the PEs", f"{_TCE}/space.rs", "bond.port().publish(number, table.ok_or(EINVAL)?, run)",
