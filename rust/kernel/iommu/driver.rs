@@ -2,6 +2,8 @@
 
 //! The IOMMU driver: how it claims devices and describes them.
 
+#[cfg(CONFIG_IOMMU_IOPF)]
+use super::page_request::Port;
 use super::{
     domain::{
         IdentityKind,
@@ -17,6 +19,11 @@ use super::{
     ReservedRegions,
     StaticDomain,
     StaticOps, //
+};
+#[cfg(CONFIG_IOMMU_IOPF)]
+use crate::sync::{
+    Arc,
+    SetOnce, //
 };
 use crate::{
     bindings,
@@ -188,12 +195,22 @@ pub trait Driver: Sized + Send + Sync + 'static {
     fn release_device(_ctx: &EndpointCtx<'_, Self>) {}
 }
 
+/// What there is for each claimed device.
+#[pin_data]
+struct Claimed<T: Driver> {
+    #[pin]
+    endpoint: T::Endpoint,
+    /// Where its page requests enter the core, from when the driver wants them.
+    #[cfg(CONFIG_IOMMU_IOPF)]
+    port: SetOnce<Arc<Port>>,
+}
+
 /// A device that a driver has claimed, for the time of a callback.
 ///
 /// # Invariants
 ///
 /// The core has IOMMU data for `dev`, in which `iommu_dev` is part of an [`Instance<T>`] that was
-/// registered with an [`Ops<T>`], and `priv` is a `Pin<KBox<T::Endpoint>>`. All of this stays so
+/// registered with an [`Ops<T>`], and `priv` is a `Pin<KBox<Claimed<T>>>`. All of this stays so
 /// during `'a`.
 pub struct EndpointCtx<'a, T: Driver> {
     dev: &'a Device,
@@ -251,13 +268,24 @@ impl<'a, T: Driver> EndpointCtx<'a, T> {
         self.dev
     }
 
-    /// Returns what the driver keeps for the device.
-    pub fn endpoint(&self) -> Pin<&'a T::Endpoint> {
+    fn claimed(&self) -> Pin<&'a Claimed<T>> {
         // SAFETY: By the type invariant.
         unsafe {
             let data = bindings::dev_iommu_priv_get(self.dev.as_raw());
-            Pin::<KBox<T::Endpoint>>::borrow(data)
+            Pin::<KBox<Claimed<T>>>::borrow(data)
         }
+    }
+
+    /// Returns what the driver keeps for the device.
+    pub fn endpoint(&self) -> Pin<&'a T::Endpoint> {
+        // SAFETY: The endpoint is structurally pinned.
+        unsafe { self.claimed().map_unchecked(|claimed| &claimed.endpoint) }
+    }
+
+    /// Returns where the page requests of the device enter the core, once there is a port.
+    #[cfg(CONFIG_IOMMU_IOPF)]
+    pub(super) fn port(&self) -> &'a SetOnce<Arc<Port>> {
+        &Pin::get_ref(self.claimed()).port
     }
 
     /// Returns the instance that the device was claimed for.
@@ -382,10 +410,17 @@ impl<T: Driver> Ops<T> {
             let all = unsafe { Instances::new() };
 
             let (instance, endpoint) = T::probe_device(device, all)?;
-            let endpoint = KBox::pin_init(endpoint, GFP_KERNEL)?;
+            let claimed = KBox::pin_init(
+                try_pin_init!(Claimed::<T> {
+                    endpoint <- endpoint,
+                    #[cfg(CONFIG_IOMMU_IOPF)]
+                    port: SetOnce::new(),
+                }),
+                GFP_KERNEL,
+            )?;
             // SAFETY: The core holds the probe lock and has made IOMMU data for `dev`. The device
             // is claimed from here on, and `release_device_callback()` frees the box.
-            unsafe { bindings::dev_iommu_priv_set(dev, endpoint.into_foreign()) };
+            unsafe { bindings::dev_iommu_priv_set(dev, claimed.into_foreign()) };
             Ok(instance.as_raw())
         };
         probe().unwrap_or_else(Error::to_ptr)
@@ -401,11 +436,16 @@ impl<T: Driver> Ops<T> {
         // SAFETY: The core calls this for a device that is claimed until this returns.
         let ctx = unsafe { EndpointCtx::<T>::new(dev) };
         T::release_device(&ctx);
+        #[cfg(CONFIG_IOMMU_IOPF)]
+        if let Some(port) = ctx.port().as_ref() {
+            // SAFETY: The device is released after this callback.
+            unsafe { port.close() };
+        }
 
         // `priv` keeps its old value: it may only be set under the probe lock, which is not held
         // here, and nobody reads it any more.
         // SAFETY: `probe_device_callback()` set the value, and this is the only call that takes it.
-        drop(unsafe { Pin::<KBox<T::Endpoint>>::from_foreign(bindings::dev_iommu_priv_get(dev)) });
+        drop(unsafe { Pin::<KBox<Claimed<T>>>::from_foreign(bindings::dev_iommu_priv_get(dev)) });
     }
 
     /// # Safety

@@ -10,6 +10,10 @@
 
 use super::{
     device::ProbeLock,
+    page_request::{
+        Request,
+        Response, //
+    },
     *, //
 };
 use crate::{
@@ -102,6 +106,9 @@ pub(super) struct Log {
     pub(super) sync_maps: Atomic<i32>,
     #[pin]
     pub(super) synced: SpinLock<Option<IovaRange>>,
+    /// The answers to page requests.
+    #[pin]
+    pub(super) answers: Mutex<KVec<(Request, Response)>>,
 
     /// The errors for what is done next, or 0.
     pub(super) fail_probe: Atomic<i32>,
@@ -132,6 +139,7 @@ impl Log {
                 cut_at: Atomic::new(0),
                 sync_maps: Atomic::new(0),
                 synced <- new_spinlock!(None),
+                answers <- new_mutex!(KVec::new()),
                 fail_probe: Atomic::new(0),
                 fail_endpoint: Atomic::new(0),
                 fail_group: Atomic::new(0),

@@ -14,7 +14,10 @@
 //! [`SvaOps`]: super::SvaOps
 //! [`BlockPasid`]: super::BlockPasid
 
-use super::Group;
+use super::{
+    Group,
+    Pasid, //
+};
 use crate::{
     bindings,
     device::{
@@ -37,52 +40,11 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    num::NonZeroU32,
     ptr::{
         self,
         NonNull, //
     }, //
 };
-
-/// The number by which a device and its IOMMU mean an address space.
-///
-/// # Invariants
-///
-/// It is neither 0, which stands for DMA without a PASID, nor `IOMMU_PASID_INVALID`.
-///
-/// # Examples
-///
-/// ```
-/// use kernel::iommu::sva::Pasid;
-///
-/// assert_eq!(Pasid::new(5).map(Pasid::get), Some(5));
-/// assert_eq!(Pasid::new(0), None);
-/// assert_eq!(Pasid::new(u32::MAX), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pasid(NonZeroU32);
-
-impl Pasid {
-    /// Makes a PASID, unless the number cannot be one.
-    #[inline]
-    pub const fn new(number: u32) -> Option<Self> {
-        // CAST: The C constant is all ones.
-        if number == bindings::IOMMU_PASID_INVALID as u32 {
-            return None;
-        }
-        match NonZeroU32::new(number) {
-            // INVARIANT: Checked here and above.
-            Some(number) => Some(Self(number)),
-            None => None,
-        }
-    }
-
-    /// Returns the number.
-    #[inline]
-    pub const fn get(self) -> u32 {
-        self.0.get()
-    }
-}
 
 /// Why a device cannot be bound to an address space.
 ///

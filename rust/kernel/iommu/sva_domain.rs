@@ -4,10 +4,10 @@
 
 use super::{
     domain::Blocked,
-    sva::Pasid,
     Driver,
     EndpointCtx,
     Ops,
+    Pasid,
     StaticDomain,
     StaticOps, //
 };
@@ -61,14 +61,16 @@ pub unsafe trait SvaOps: Sized + Send + Sync + 'static {
 ///
 /// # Safety
 ///
-/// When [`remove_pasid`](Self::remove_pasid) returns, the device must reach nothing with the PASID,
-/// and no fault of the PASID may be under way in the IOMMU.
+/// When [`remove_pasid`](Self::remove_pasid) returns, the device must reach nothing with the PASID.
 pub unsafe trait BlockPasid: StaticOps<Kind = Blocked> {
     /// Takes `pasid` away from the device. C has no way for this to fail.
     ///
     /// May sleep; the mutex of the group is held. The domain that the PASID was set to may be freed
     /// next. The core also calls this for devices that joined the group after the PASID was set,
     /// and so never had it.
+    ///
+    /// The page requests with the PASID that have reached the core are answered afterwards; those
+    /// that are still in a queue of the hardware are reported best now.
     fn remove_pasid(ctx: &EndpointCtx<'_, Self::Driver>, pasid: Pasid);
 }
 
@@ -98,9 +100,28 @@ impl<D: BlockPasid> StaticDomain<D> {
         from_result(|| {
             // SAFETY: The domain is one of `D::Driver`, and the mutex keeps the device.
             let ctx = unsafe { EndpointCtx::<D::Driver>::of_domain(domain, dev) }?;
-            D::remove_pasid(&ctx, Pasid::new(pasid).ok_or(EINVAL)?);
+            let pasid = Pasid::new(pasid).ok_or(EINVAL)?;
+            D::remove_pasid(&ctx, pasid);
+            ctx.dismiss(pasid);
             Ok(0)
         })
+    }
+}
+
+impl<T: Driver> EndpointCtx<'_, T> {
+    /// Lets the core handle page requests with a PASID.
+    fn admit(&self, pasid: Pasid) -> Result {
+        self.port()
+            .as_ref()
+            .map_or(Ok(()), |port| port.admit(pasid))
+    }
+
+    /// Ends that, after those that are there.
+    fn dismiss(&self, pasid: Pasid) {
+        if let Some(port) = self.port().as_ref() {
+            // SAFETY: By the type invariant, the device is not released.
+            unsafe { port.dismiss(pasid) };
+        }
     }
 }
 
@@ -206,7 +227,10 @@ impl<S: SvaOps> SvaDomain<S> {
                 let this = &*container_of!(Opaque::cast_from(domain), Self, raw);
                 Pin::new_unchecked(&this.data)
             };
-            data.set_pasid(&ctx, Pasid::new(pasid).ok_or(EINVAL)?)?;
+            let pasid = Pasid::new(pasid).ok_or(EINVAL)?;
+            ctx.admit(pasid)?;
+            data.set_pasid(&ctx, pasid)
+                .inspect_err(|_| ctx.dismiss(pasid))?;
             Ok(0)
         })
     }

@@ -8,11 +8,9 @@
 #[macros::kunit_tests(rust_iommu_sva)]
 mod tests {
     use super::super::{
-        mock::{
-            Count,
-            *, //
-        },
+        mock::*,
         sva::*,
+        sva_mock::*,
         *, //
     };
     use crate::{
@@ -49,108 +47,9 @@ mod tests {
         },
         types::ForeignOwnable, //
     };
-    use core::ptr::{
-        self,
-        NonNull, //
-    };
+    use core::ptr;
 
-    // The IOMMU.
-
-    // SAFETY: The devices do not exist.
-    unsafe impl BlockPasid for NoAccess {
-        fn remove_pasid(ctx: &EndpointCtx<'_, Mock>, pasid: Pasid) {
-            let log = &ctx.instance().data().log;
-            let endpoint = ctx.endpoint();
-            let mut table = endpoint.table.lock();
-
-            // Not so for a device that joined the group later.
-            if *table & (1 << pasid.get()) != 0 {
-                *table &= !(1 << pasid.get());
-                log.pasids.add(-1, Relaxed);
-                log.removed_at.store(log.tick(), Relaxed);
-            }
-        }
-    }
-
-    /// The domain of an address space.
-    #[pin_data]
-    struct Space {
-        log: Arc<Log>,
-        #[pin]
-        exit: Notifier<Cut>,
-        _count: Count,
-    }
-
-    struct Cut(Arc<Log>);
-
-    impl Release for Cut {
-        fn release(self: Pin<&Self>, _mm: &Mm) {
-            self.0.cut_at.store(self.0.tick(), Relaxed);
-        }
-    }
-
-    // SAFETY: The devices do not exist.
-    unsafe impl SvaOps for Space {
-        type Driver = Mock;
-
-        fn new(ctx: &EndpointCtx<'_, Mock>, mm: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
-            let log = ctx.instance().data().log.clone();
-
-            Log::fail(&log.fail_new)?;
-            Ok(try_pin_init!(Self {
-                exit <- Notifier::new(mm, Ok(Cut(log.clone()))),
-                _count: Count::new(&log, |log| &log.domains),
-                log,
-            }))
-        }
-
-        fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Mock>, pasid: Pasid) -> Result {
-            Log::fail(&self.log.fail_set)?;
-
-            let endpoint = ctx.endpoint();
-            let mut table = endpoint.table.lock();
-            if *table & (1 << pasid.get()) != 0 {
-                self.log.wrong.add(1, Relaxed);
-            }
-            *table |= 1 << pasid.get();
-            self.log.pasids.add(1, Relaxed);
-            Ok(())
-        }
-    }
-
-    static BLOCKED: StaticDomain<NoAccess> = StaticDomain::with_pasids();
-    static OPS: Ops<Mock> = Ops::new()
-        .blocked(&BLOCKED)
-        .identity(&DIRECT)
-        .sva::<Space>();
-    static HALF_OPS: Ops<Mock> = Ops::new()
-        .blocked(&PLAIN_BLOCKED)
-        .identity(&DIRECT)
-        .sva::<Space>();
-
-    fn new_bed(devices: &[(c_int, Option<u32>)]) -> Result<Bed> {
-        Bed::with(&OPS, 64, devices)
-    }
-
-    // The address spaces.
-
-    fn new_mm() -> Result<ARef<MmWithUser>> {
-        // SAFETY: No precondition.
-        let mm = NonNull::new(unsafe { bindings::mm_alloc() }).ok_or(ENOMEM)?;
-
-        // SAFETY: The new address space has one user, which is ours.
-        Ok(unsafe { ARef::from_raw(mm.cast()) })
-    }
-
-    /// Runs `f` in the address space. The test is a kernel thread and has none.
-    fn with_mm<T>(mm: &MmWithUser, f: impl FnOnce() -> T) -> T {
-        // SAFETY: This is a kernel thread without an address space, and `mm` has a user.
-        unsafe { bindings::kthread_use_mm(mm.as_raw()) };
-        let result = f();
-        // SAFETY: As above; this is what it uses.
-        unsafe { bindings::kthread_unuse_mm(mm.as_raw()) };
-        result
-    }
+    // Processes.
 
     /// A process, which waits until it may exit.
     #[pin_data]
@@ -647,16 +546,7 @@ mod tests {
         let bed = new_bed(&[(0, Some(5))])?;
         let (mm, seen) = (new_mm()?, Seen::new()?);
         // C looks at signals where it locks the areas of the address space, so there must be one.
-        // `PROT_READ`, and `MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS`.
-        let (at, len, prot, flags) = (0x100_0000, 0x1_0000, 1, 0x32);
-        // As `execve()` does; powerpc looks at it.
-        // SAFETY: No task uses the address space, which is all ours.
-        unsafe { (*mm.as_raw()).__bindgen_anon_1.task_size = 1 << 32 };
-        // SAFETY: The task has the address space.
-        let area = with_mm(&mm, || unsafe {
-            bindings::vm_mmap(ptr::null_mut(), at, len, prot, flags, 0)
-        });
-        check!(area == at);
+        map_area(&mm, AREA, READ)?;
         // The domain is there already, so that only the notifier of the context fails.
         let first = Bond::bind(bed.dev(0)?, &mm)?;
         let signal = Signal::new();

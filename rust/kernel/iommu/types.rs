@@ -11,6 +11,7 @@ use crate::{
     impl_flags,
     prelude::*, //
 };
+use core::num::NonZeroU32;
 
 /// An I/O virtual address: what a device puts on the bus, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +223,46 @@ impl Pages {
     #[inline]
     pub const fn get(self) -> usize {
         self.0
+    }
+}
+
+/// The number by which a device and its IOMMU mean an address space.
+///
+/// # Invariants
+///
+/// It is neither 0, which stands for DMA without a PASID, nor `IOMMU_PASID_INVALID`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::iommu::Pasid;
+///
+/// assert_eq!(Pasid::new(5).map(Pasid::get), Some(5));
+/// assert_eq!(Pasid::new(0), None);
+/// assert_eq!(Pasid::new(u32::MAX), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pasid(NonZeroU32);
+
+impl Pasid {
+    /// Makes a PASID, unless the number cannot be one.
+    #[inline]
+    pub const fn new(number: u32) -> Option<Self> {
+        // CAST: The C constant is all ones.
+        if number == bindings::IOMMU_PASID_INVALID as u32 {
+            return None;
+        }
+        match NonZeroU32::new(number) {
+            // INVARIANT: Checked here and above.
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// Returns the number.
+    #[inline]
+    pub const fn get(self) -> u32 {
+        self.0.get()
     }
 }
 
