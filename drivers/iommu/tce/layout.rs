@@ -38,6 +38,15 @@ pub(crate) struct IobaRange {
     pub(crate) last: Ioba,
 }
 
+impl IobaRange {
+    /// The beginning of the range that is as long as `count` TCEs for pages of `shift`, if any.
+    pub(crate) fn beginning(self, count: Tces, shift: PageShift) -> Option<Self> {
+        let rest = count.bytes(shift)?.checked_sub(1)?;
+        let last = self.first.checked_add(rest)?;
+        Some(Self { last, ..self })
+    }
+}
+
 /// A run of TCEs of one window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TceRun {

@@ -117,8 +117,8 @@ impl Space {
 
     /// Maps `range` to memory from `phys` on. Any context that `flags` allows.
     ///
-    /// PEs see the new TCEs after [`publish`](Self::publish). On error the second value is how many
-    /// bytes from the start of `range` are mapped, a multiple of `page`, which the granule divides.
+    /// PEs see the new TCEs after [`publish`](Self::publish). On error the second value is the
+    /// beginning of `range` that is mapped: whole pages of size `page`, which the granule divides.
     pub(crate) fn map(
         &self,
         range: IobaRange,
@@ -126,8 +126,8 @@ impl Space {
         page: PageShift,
         access: Access,
         flags: Flags,
-    ) -> Result<(), (Error, u64)> {
-        let (window, table, run) = self.locate(range).ok_or((EINVAL, 0))?;
+    ) -> Result<(), (Error, Option<IobaRange>)> {
+        let (window, table, run) = self.locate(range).ok_or((EINVAL, None))?;
         let shift = window.shift;
         let written = table.set(run, flags, |n| {
             Tce::from_parts(
@@ -150,17 +150,15 @@ impl Space {
                 count: Tces::new(rest),
             });
         }
-        Err((ENOMEM, Tces::new(keep).bytes(shift).unwrap_or(0)))
+        Err((ENOMEM, range.beginning(Tces::new(keep), shift)))
     }
 
     /// Clears the TCEs of `range` up to the first that is not mapped. Any context.
     ///
-    /// PEs forget them with [`withdraw`](Self::withdraw). Returns the number of bytes cleared.
-    pub(crate) fn unmap(&self, range: IobaRange) -> u64 {
-        let Some((window, table, run)) = self.locate(range) else {
-            return 0;
-        };
-        table.clear(run).bytes(window.shift).unwrap_or(0)
+    /// PEs forget them with [`withdraw`](Self::withdraw). Returns what of `range` was cleared.
+    pub(crate) fn unmap(&self, range: IobaRange) -> Option<IobaRange> {
+        let (window, table, run) = self.locate(range)?;
+        range.beginning(table.clear(run), window.shift)
     }
 
     /// Makes new TCEs of `range` visible to every attached PE. Any context.

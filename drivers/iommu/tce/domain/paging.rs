@@ -64,6 +64,13 @@ pub(crate) fn iova_range(range: IobaRange) -> Option<IovaRange> {
     IovaRange::new(Iova::new(range.first.get()), Iova::new(range.last.get()))
 }
 
+/// How many pages of size `page` a part of a request is.
+fn pages(part: Option<IovaRange>, page: PageSize) -> Pages {
+    let bytes = part.map_or(0, IovaRange::bytes);
+    // CAST: At most the pages of the request.
+    Pages::new(bytes.wrapping_shr(page.shift()) as usize)
+}
+
 // SAFETY:
 // - A TCE is present only between `map` and `unmap`, and a PE translates only through the tables of
 //   the domain it is attached to.
@@ -110,16 +117,18 @@ unsafe impl iommu::PagingOps for Paging {
                 access,
                 req.flags(),
             )
-            .map_err(|(error, bytes)| MapError {
+            .map_err(|(error, mapped)| MapError {
                 error,
-                // CAST: Less than the size of the request.
-                mapped: Pages::new(bytes.wrapping_shr(req.page_size().shift()) as usize),
+                mapped: pages(mapped.and_then(iova_range), req.page_size()),
             })
     }
 
     fn unmap(self: Pin<&Self>, req: &UnmapRequest, gather: &mut IotlbGather<'_>) -> Pages {
-        let bytes = self.space.unmap(ioba_range(req.range()));
-        if let Some(range) = IovaRange::from_len(req.iova(), bytes) {
+        let cleared = self
+            .space
+            .unmap(ioba_range(req.range()))
+            .and_then(iova_range);
+        if let Some(range) = cleared {
             if gather.is_queued() {
                 self.space.withdraw_copies(ioba_range(range));
             } else {
@@ -129,8 +138,7 @@ unsafe impl iommu::PagingOps for Paging {
                 gather.add(range);
             }
         }
-        // CAST: At most the size of the request.
-        Pages::new(bytes.wrapping_shr(req.page_size().shift()) as usize)
+        pages(cleared, req.page_size())
     }
 
     fn iova_to_phys(self: Pin<&Self>, iova: Iova) -> Option<PhysAddr> {
