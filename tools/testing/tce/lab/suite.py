@@ -44,7 +44,8 @@ def check(env, everything, only, given):
     checks = [test for test in static.FAST + static.SLOW if only in f"static.{test.__name__}"]
     slowest = everything and (only in "alone" or only in "clone")
     if not chosen and not checks and not slowest:
-        raise Fail(f"no test has {only!r} in its name")
+        where = "make check-all has tests" if scenarios(True, only) else "no test is there"
+        raise Fail(f"{where} with {only!r} in the name")
     objects = _build(env, chosen, given, ["modern-64k"] if checks else [])
     report = Ktap()
     static.run(env, checks, objects, report)
