@@ -38,11 +38,12 @@ def fail_nth_long(bench):
     return ktap(bench, "iommufd_fail_nth", 600)[0]
 
 
-def _debug(name, machine, *more, **others):
-    return Scenario(name, "modern-debug-64k", machine, ("testdev",), (to_vfio, *more, steps.log_clean), selftests=True, **others)
+def _debug(name, machine, *more, flavour="modern-debug-64k", **others):
+    return Scenario(name, flavour, machine, ("testdev",), (to_vfio, *more, steps.log_clean), selftests=True, **others)
 
 
 # The mock needs no device and knows no platform.
 SCENARIOS = [_debug("iommufd", "pseries", failed_attach, mock, fail_nth),
              _debug("iommufd", "powernv10", failed_attach),
-             _debug("iommufd-long", "pseries", mock_long, fail_nth_long, only_all=True)]
+             *(_debug("iommufd-long", "pseries", mock_long, fail_nth_long, flavour=flavour, only_all=True)
+               for flavour in ("modern-debug-64k", "modern-debug-4k"))]
