@@ -87,7 +87,7 @@ int find_device(uint32_t id, int n, int group, char bdf[16])
 
 int space_open(struct space *space, enum api api)
 {
-	*space = (struct space){ .api = api };
+	*space = (struct space){ .api = api, .type = VFIO_TYPE1v2_IOMMU };
 	space->fd = open(api == TYPE1 ? "/dev/vfio/vfio" : "/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (space->fd < 0)
 		return -errno;
@@ -240,7 +240,7 @@ int object_destroy(struct space *space, uint32_t id)
 static int type1_open(struct device *device, struct space *space, const char *bdf)
 {
 	char path[64];
-	int number, fd = -1, type = VFIO_TYPE1v2_IOMMU;
+	int number, fd = -1;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", bdf);
 	number = atoi(sysfs_link(path, "iommu_group"));
@@ -255,7 +255,7 @@ static int type1_open(struct device *device, struct space *space, const char *bd
 		space->groups[space->nr_groups].fd = fd;
 		space->groups[space->nr_groups++].number = number;
 		if (ioctl(fd, VFIO_GROUP_SET_CONTAINER, &space->fd) ||
-		    (space->nr_groups == 1 && ioctl(space->fd, VFIO_SET_IOMMU, type)))
+		    (space->nr_groups == 1 && ioctl(space->fd, VFIO_SET_IOMMU, space->type)))
 			return -errno;
 	}
 	device->fd = ioctl(fd, VFIO_GROUP_GET_DEVICE_FD, bdf);

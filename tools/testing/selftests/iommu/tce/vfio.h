@@ -28,6 +28,7 @@ struct range {
 struct space {
 	enum api api;
 	int fd;			/* the container or /dev/iommu */
+	int type;		/* of the container */
 	uint32_t ioas;
 	int nr_groups;
 	struct { int fd, number; } groups[4];
