@@ -110,6 +110,7 @@ impl<D: BlockPasid> StaticDomain<D> {
 
 impl<T: Driver> EndpointCtx<'_, T> {
     /// Lets the core handle page requests with a PASID.
+    #[cfg(CONFIG_IOMMU_IOPF)]
     fn admit(&self, pasid: Pasid) -> Result {
         self.port()
             .as_ref()
@@ -117,12 +118,21 @@ impl<T: Driver> EndpointCtx<'_, T> {
     }
 
     /// Ends that, after those that are there.
+    #[cfg(CONFIG_IOMMU_IOPF)]
     fn dismiss(&self, pasid: Pasid) {
         if let Some(port) = self.port().as_ref() {
             // SAFETY: By the type invariant, the device is not released.
             unsafe { port.dismiss(pasid) };
         }
     }
+
+    #[cfg(not(CONFIG_IOMMU_IOPF))]
+    fn admit(&self, _pasid: Pasid) -> Result {
+        Ok(())
+    }
+
+    #[cfg(not(CONFIG_IOMMU_IOPF))]
+    fn dismiss(&self, _pasid: Pasid) {}
 }
 
 impl<T: Driver> Ops<T> {
