@@ -46,7 +46,7 @@ def check(env, everything, only, given):
     if not chosen and not checks and not slowest:
         where = "make check-all has tests" if scenarios(True, only) else "no test is there"
         raise Fail(f"{where} with {only!r} in the name")
-    objects = _build(env, chosen, given, ["modern-64k"] if checks else [])
+    objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
     static.run(env, checks, objects, report)
     run_scenarios(env, chosen, report, objects)
