@@ -14,10 +14,8 @@
 //! [`SvaOps`]: super::SvaOps
 //! [`BlockPasid`]: super::BlockPasid
 
-use super::{
-    Group,
-    Pasid, //
-};
+use super::Group;
+pub use super::Pasid;
 use crate::{
     bindings,
     device::{
