@@ -14,6 +14,7 @@ mod tests {
             from_err_ptr,
             to_result, //
         },
+        io::PhysAddr,
         page::PAGE_SHIFT,
         prelude::*,
         sync::atomic::Relaxed, //
@@ -55,8 +56,8 @@ mod tests {
             to_result(unsafe {
                 bindings::iommu_map(
                     self.0,
-                    iova as _,
-                    paddr as _,
+                    iova as c_ulong,
+                    paddr as PhysAddr,
                     size,
                     prot,
                     GFP_KERNEL.as_raw(),
@@ -66,12 +67,12 @@ mod tests {
 
         fn unmap(&self, iova: u64, size: usize) -> usize {
             // SAFETY: The domain is valid.
-            unsafe { bindings::iommu_unmap(self.0, iova as _, size) }
+            unsafe { bindings::iommu_unmap(self.0, iova as c_ulong, size) }
         }
 
         fn phys(&self, iova: u64) -> u64 {
             // SAFETY: The domain is valid.
-            unsafe { bindings::iommu_iova_to_phys(self.0, iova as _) }
+            unsafe { bindings::iommu_iova_to_phys(self.0, iova as bindings::dma_addr_t) }
         }
 
         fn ops(&self) -> &bindings::iommu_domain_ops {
@@ -92,7 +93,18 @@ mod tests {
             let mut mapped = 0;
 
             // SAFETY: The domain is valid.
-            let ret = unsafe { map(self.0, iova as _, 0, pgsize, count, prot, gfp, &mut mapped) };
+            let ret = unsafe {
+                map(
+                    self.0,
+                    iova as c_ulong,
+                    0,
+                    pgsize,
+                    count,
+                    prot,
+                    gfp,
+                    &mut mapped,
+                )
+            };
             Ok((ret, mapped))
         }
 
@@ -107,7 +119,7 @@ mod tests {
             let mut raw = empty_gather();
 
             // SAFETY: The domain is valid, and so is the gather.
-            let done = unsafe { unmap(self.0, iova as _, pgsize, count, &mut raw) };
+            let done = unsafe { unmap(self.0, iova as c_ulong, pgsize, count, &mut raw) };
             // SAFETY: The gather is valid and nobody else uses it.
             Ok((done, unsafe { IotlbGather::from_raw(&mut raw) }.range()))
         }
@@ -221,7 +233,7 @@ mod tests {
             bindings::iommu_put_resv_regions(dev, head);
             found
         };
-        check!(found == (FIRST as _, 0x1000, true));
+        check!(found == (FIRST as PhysAddr, 0x1000, true));
 
         let capable = |cap| {
             // SAFETY: The device is bound.

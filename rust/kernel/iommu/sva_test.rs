@@ -10,8 +10,7 @@ mod tests {
     use super::super::{
         mock::*,
         sva::*,
-        sva_mock::*,
-        *, //
+        sva_mock::*, //
     };
     use crate::{
         bindings,
@@ -97,8 +96,12 @@ mod tests {
         }
 
         /// What the process does.
+        ///
+        /// # Safety
+        ///
+        /// For `fork`: `arg` must be a reference to a process, and this must be its task.
         unsafe extern "C" fn main(arg: *mut c_void) -> c_int {
-            // SAFETY: `fork` made it for this task.
+            // SAFETY: By the safety requirements.
             let this = unsafe { Arc::<Self>::from_foreign(arg.cast()) };
             let current = crate::current!();
 
@@ -640,9 +643,12 @@ mod tests {
         Ok(())
     }
 
+    /// A bond, and the address space it is for.
+    type Bonded = (Bond<'static>, ARef<MmWithUser>);
+
     /// Binds new address spaces until that fails. The lowest free PASID comes first; a CPU that last
     /// ran in an address space may still hold that and its PASID.
-    fn bind_many(bed: &Bed) -> Result<(KVec<(Bond<'static>, ARef<MmWithUser>)>, BindError)> {
+    fn bind_many(bed: &Bed) -> Result<(KVec<Bonded>, BindError)> {
         let mut bonds = KVec::new();
         loop {
             let mm = new_mm()?;
