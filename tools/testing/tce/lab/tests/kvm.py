@@ -18,20 +18,18 @@ from .vfio import held, settled
 _HIGH = 1 << 59
 _QEMU = ("/usr/bin/qemu-system-ppc64 -accel kvm -cpu host -m 1G -nodefaults -nographic -serial stdio "
          # What TCG does not give a KVM host.
-         "-M pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off,cap-dawr1=off "
+         "-M pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off,cap-dawr1=off,"
+         # What a host with 4K pages can do. It is for hash guests; these are radix.
+         "cap-hpt-max-page-size=4k "
          "-kernel /mnt/nested/vmlinux -initrd /mnt/nested/initramfs -append 'console=hvc0 quiet' "
-         "-trace spapr_iommu_ddw_create")
+         # Not to the console, where it would cut through lines of the guest.
+         "-D /tmp/trace -trace spapr_iommu_ddw_create -trace spapr_iommu_pci_put -trace spapr_iommu_pci_indirect")
 
 
-def small_pages(bench):
-    """Driver loaded with TCE pages of 4 KiB."""
-    bench.guest.run("load tce_iommu max_page_shift=12")
-
-
-def kvm_host(bench):
-    """A host with KVM, and QEMU on its disk."""
+def _host(bench, parameters=""):
+    """Makes the guest a host with KVM; returns what QEMU it has."""
     guest = bench.guest
-    guest.run("load tce_iommu; load nvme; load vfio_pci; load vfio_iommu_type1; load iommufd; [ -c /dev/kvm ]")
+    guest.run(f"load tce_iommu {parameters}; load nvme; load vfio_pci; load vfio_iommu_type1; load iommufd; [ -c /dev/kvm ]")
     guest.run("for try in $(seq 100); do for disk in /sys/block/nvme*; do "
               "grep -q kvm-host $disk/device/serial && break 2; done; usleep 50000; done; mkdir /host && "
               "mount -t ext4 -o ro /dev/${disk##*/} /host && mount --bind / /host/mnt && mount --bind /dev /host/dev && "
@@ -43,18 +41,37 @@ def kvm_host(bench):
     return f"{version}, {'with' if 'iommufd' in objects else 'without'} -object iommufd"
 
 
+def kvm_host(bench):
+    """A host with KVM, and QEMU on its disk."""
+    return _host(bench)
+
+
+def small_pages(bench):
+    """The same, with TCE pages of 4 KiB."""
+    return _host(bench, "max_page_shift=12")
+
+
 def _nested(bench, options, commands, seconds=300):
     """Boots a guest in the guest and gives its init some commands; returns all that was said."""
     script = " ".join(f"'{number} {command}'" for number, command in enumerate((*commands, "poweroff -f"), 9001))
     bench.guest.run(f"printf '%s\\n' {script} | timeout -s KILL {seconds} chroot /host {_QEMU} {options} "
                     ">/tmp/nested 2>&1; echo status $? >>/tmp/nested", seconds + 30)
-    # QEMU's complaints about single TCEs are counted: each line takes a while over the console.
-    output = bench.guest.run("tr -d '\\r' </tmp/nested | sed 's/^@@/nested /; s/(0x[^)]*)//' | "
-                             "awk '/vfio_container_dma_/ { n[$0]++; next } { print } END { for (e in n) print n[e], e }'")
+    # What QEMU says of single TCEs is counted: each line takes a while over the console.
+    output = bench.guest.run("cat /tmp/nested /host/tmp/trace | tr -d '\\r' | "
+                             "sed 's/^@@/nested /; s/(0x[^)]*)//; s/^spapr_iommu_pci_.* \\(liobn=[^ ]*\\) .*/\\1/' | "
+                             "awk '/vfio_container_dma_|^liobn=/ { n[$0]++; next } { print } END { for (e in n) print n[e], e }'")
     with open(bench.directory / "nested.log", "a", encoding="utf-8") as log:
         log.write(f"\n# {_QEMU} {options}\n{output}\n")
     expect("\nstatus 0" in output, f"QEMU failed: {output[-200:]}")
     return output
+
+
+def _expect_window(output, low):
+    """Fails unless the guest used one window: its 32-bit one if `low`, or a 64-bit one that it opened."""
+    windows = re.findall(r"^spapr_iommu_ddw_create .*start addr=(\w+)", output, re.M)
+    expect(windows == ([] if low else [hex(_HIGH)]), f"the guest opened windows at {windows}")
+    used = {int(liobn, 16) & 0xff for liobn in re.findall(r"^\d+ liobn=(\w+)", output, re.M)}
+    expect(used == {0 if low else 1}, f"the guest put TCEs into windows {used}")
 
 
 def _round(bench, number, low=False, modern=False, iommufd=False):
@@ -70,14 +87,18 @@ def _round(bench, number, low=False, modern=False, iommufd=False):
                       f"d=$(disk_of $(pci 1b36:0010)) && ddsum write $d {offset} {length} {number} && "
                       f"ddsum read $d {offset} {length}"))
     took = time.monotonic() - start
-    windows = re.findall(r"^spapr_iommu_ddw_create .*start addr=(\w+)", output, re.M)
-    expect(windows == ([] if low else [hex(_HIGH)]), f"the guest opened windows at {windows}")
+    _expect_window(output, low)
     expect(not trouble_in(output), f"in the guest: {trouble_in(output)[:4]}")
     sums, host = re.findall(r"^([0-9a-f]{8})$", output, re.M), bench.image_crc(offset, length)
     expect(sums == [host, host], f"the guest wrote and read {sums}, the host sees {host}")
     expect("dma_map = " not in output, "QEMU could not map all that the guest asked for")
     refused = sum(map(int, re.findall(r"^(\d+) .*dma_unmap = ", output, re.M)))
     return f"crc32 {host}, {took:.0f} s" + (f", {refused} unmaps of nothing refused" if refused else "")
+
+
+def type1_low(bench):
+    """Guest by type1, through its 32-bit window."""
+    return _round(bench, 1, low=True)
 
 
 def type1_high(bench):
@@ -121,5 +142,6 @@ def _kvm(name, flavour, *steps_):
 # On a host with 64K pages type1 has no 4K pages, which the 32-bit window of a guest needs; iommufd has.
 SCENARIOS = [
     _kvm("kvm", "modern-kvm-64k", kvm_host, type1_high, type1_modern, iommufd_high),
-    _kvm("kvm-4k-tces", "modern-kvm-64k", small_pages, kvm_host, iommufd_low, iommufd_modern),
+    _kvm("kvm-4k-tces", "modern-kvm-64k", small_pages, iommufd_low, iommufd_modern),
+    _kvm("kvm", "modern-kvm-4k", kvm_host, type1_low, type1_high, iommufd_low, iommufd_high),
 ]
