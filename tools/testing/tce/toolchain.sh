@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Makes the toolchain root: a Debian trixie tree with clang, rustc, QEMU and the
-# kernel source package, plus a ppc64el busybox for the test guests.
+# kernel source package, plus a busybox of each architecture for the test guests.
 #
 # usage: toolchain.sh ROOT
 #
@@ -18,7 +18,7 @@ backports=$suite-backports
 packages="bash coreutils make flex bison bc libelf-dev libssl-dev kmod cpio xz-utils zstd
 python3 perl git rsync patch diffutils findutils gawk clang lld llvm libclang-dev
 bindgen pahole gcc libc6-dev gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross
-linux-libc-dev-ppc64el-cross e2fsprogs ca-certificates
+linux-libc-dev-ppc64el-cross e2fsprogs busybox-static ca-certificates
 rustc rust-src rustfmt rust-clippy qemu-system-ppc qemu-system-x86 qemu-system-data linux-source-7.3"
 # Packages taken from backports, with what they depend on there.
 newer="rustc rust-src rustfmt rust-clippy libstd-rust-* libllvm2* qemu-* seabios ipxe-qemu* libslirp* linux-source-7.3"

@@ -2,17 +2,18 @@
 """Kernel configuration: fragments merged over allnoconfig, and verified.
 
 A flavour is a name made of fragments, such as modern-debug-64k; base belongs
-to every flavour.
+to every flavour of POWER.
 """
 
 import re
 
+from . import arch
 from .say import Fail, log_tail, run_logged
 
 
 def fragments(env, flavour):
     """The fragment files of a flavour."""
-    files = [env.tce / "configs" / f"{word}.config" for word in ["base", *flavour.split("-")]]
+    files = [env.tce / "configs" / f"{word}.config" for word in dict.fromkeys([arch.of(flavour).fragment, *flavour.split("-")])]
     for path in files:
         if not path.exists():
             known = sorted(path.stem for path in (env.tce / "configs").glob("*.config"))

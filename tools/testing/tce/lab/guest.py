@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 
-QEMU = "qemu-system-ppc64"
 # What a healthy kernel never says.
 TROUBLE = re.compile(
     r"WARNING: |BUG: |kernel BUG|Oops|Unable to handle|Kernel panic|INFO: task .* blocked|possible circular locking"
@@ -51,8 +50,8 @@ class Guest:
         self.qemu_log = directory / "qemu.log"
         self.qemu_log.write_text("")
         (directory / "qmp").unlink(missing_ok=True)
-        command = [QEMU, *arguments, "-append", f"console=hvc0 {append.strip()}", "-serial", "stdio", "-monitor", "none",
-                   "-qmp", "unix:qmp,server=on,wait=off",
+        command = [machine.arch.qemu, *arguments, "-append", f"console={machine.arch.console} {append.strip()}",
+                   "-serial", "stdio", "-monitor", "none", "-qmp", "unix:qmp,server=on,wait=off",
                    "-d", "guest_errors", "-D", str(self.qemu_log)]
         (directory / "command").write_text(" ".join(command) + "\n")
         self._command = command

@@ -2,17 +2,15 @@
 """The test guest's file system: an uncompressed cpio written here, so that it
 needs no tool and is the same for the same input."""
 
-import os
 import re
 import subprocess
 import threading
 
+from . import arch
 from .say import Fail
 
-CROSS_CC = "powerpc64le-linux-gnu-gcc"
 # VFIO as our kselftest uses it.
 _MORE_SOURCES = {"vfiocheck": ["../selftests/iommu/tce/vfio.c"]}
-BUSYBOX = os.environ.get("TCE_BUSYBOX", "/guest/busybox")
 
 
 def _entry(number, name, mode, content, device=(0, 0)):
@@ -29,20 +27,20 @@ def _entry(number, name, mode, content, device=(0, 0)):
 _lock = threading.Lock()
 
 
-def _programs(env):
+def _programs(env, kind):
     """The guest's C programs, compiled when their source is newer."""
     with _lock:     # two boots may ask at once
-        return list(_compile(env))
+        return list(_compile(env, kind))
 
 
-def _compile(env):
-    out = env.base / "guest"
+def _compile(env, kind):
+    out = env.base / "guest" / kind.kernel
     out.mkdir(parents=True, exist_ok=True)
     for source in sorted((env.tce / "guest").glob("*.c")):
         program = out / source.stem
         sources = [source, *(env.tce / name for name in _MORE_SOURCES.get(source.stem, ()))]
         if not program.exists() or program.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-            done = subprocess.run([CROSS_CC, "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, *sources],
+            done = subprocess.run([kind.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, *sources],
                                   capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Fail(f"cannot compile {source.name}: {done.stderr.strip()}")
@@ -63,13 +61,13 @@ def depends(module):
     return [name.replace("-", "_") for name in names if name]
 
 
-def make(env, objects, target, more=None):
+def make(env, objects, target, more=None, kind=arch.POWERPC):
     """Writes the archive for the kernel in `objects`, with further files {path: content}."""
-    with open(BUSYBOX, "rb") as busybox:
+    with open(kind.busybox, "rb") as busybox:
         files = {"bin/busybox": busybox.read()}
     files["init"] = (env.tce / "guest/init").read_bytes()
     files["lib/tce.sh"] = (env.tce / "guest/tce.sh").read_bytes()
-    for name, content in _programs(env):
+    for name, content in _programs(env, kind):
         files[f"bin/{name}"] = content
     needs = []
     for name, path in sorted(modules(objects).items()):

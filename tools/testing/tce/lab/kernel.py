@@ -5,13 +5,13 @@ import hashlib
 import shutil
 import subprocess
 
-from . import config
+from . import arch, config
 from .say import Fail, Progress, log_tail, need_space, run_logged
 
 
-def make_command(env, objects):
+def make_command(env, objects, kind=arch.POWERPC):
     """make, as this project always calls it."""
-    return ["make", "-C", str(env.linux), f"O={objects}", "ARCH=powerpc", "LLVM=1",
+    return ["make", "-C", str(env.linux), f"O={objects}", f"ARCH={kind.kernel}", "LLVM=1",
             "KBUILD_BUILD_USER=tce", "KBUILD_BUILD_HOST=lab", f"-j{env.jobs}"]
 
 
@@ -46,7 +46,7 @@ def build(env, tree, flavour):
         (partial / ".built").unlink()
         partial.rename(objects)
     stamp_file.unlink(missing_ok=True)
-    make = make_command(env, objects)
+    make = make_command(env, objects, arch.of(flavour))
     log = objects.with_suffix(".log")
     with Progress(f"kernel {flavour}") as progress:
         config.configure(env, flavour, make, objects)

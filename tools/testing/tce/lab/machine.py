@@ -8,6 +8,8 @@ conventional PCI bridge.
 
 import dataclasses
 
+from .arch import POWERPC, X86, Arch
+
 # name: (vendor:device as sysfs has it, QEMU arguments)
 DEVICES = {
     "nvme": ("1b36:0010", "nvme,serial=tce,drive={id}"),
@@ -27,6 +29,7 @@ class Machine:
     name: str
     arguments: tuple
     is_pseries: bool
+    arch: Arch = POWERPC
 
     def command(self, devices, together, image, tftp, host_bridge=""):
         """QEMU arguments for the machine and its devices. `together` puts all
@@ -42,6 +45,8 @@ class Machine:
                 line += ["-netdev", f"user,id={ident},tftp={tftp},restrict=on"]
             if together:
                 place = f"bus=shared,addr={number + 1:#x}" if not self.is_pseries else f"bus=shared.0,addr={number + 1:#x}"
+            elif self.arch == X86:
+                place = f"bus=pcie.0,addr={number + 2:#x}"
             elif self.is_pseries:
                 line += ["-device", f"spapr-pci-host-bridge,index={number + 1},id=phb{number + 1}{host_bridge}"]
                 place = f"bus=phb{number + 1}.0"
@@ -63,4 +68,5 @@ def _powernv(name):
 
 MACHINES = {machine.name: machine for machine in (
     Machine("pseries", ("-M", "pseries,x-vof=on", "-cpu", "power10", "-nodefaults", "-m", "2G", "-smp", "2"), True),
-    _powernv("powernv9"), _powernv("powernv10"), _powernv("powernv11"))}
+    _powernv("powernv9"), _powernv("powernv10"), _powernv("powernv11"),
+    Machine("q35", ("-M", "q35", "-nodefaults", "-m", "1G", "-smp", "2"), False, X86))}

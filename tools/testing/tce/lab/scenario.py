@@ -144,7 +144,7 @@ def command(env, scenario, objects):
     if scenario.kvm_host:
         more += kvmhost.arguments(env)
         files |= kvmhost.nested(env, objects, directory)
-    initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files)
+    initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files, kind.arch)
     return [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
             *more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
 

@@ -4,7 +4,7 @@
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from . import guest, kernel, machine, scenario, slow, source, static
+from . import arch, kernel, machine, scenario, slow, source, static
 from .ktap import Ktap, Table
 from .say import Fail, Progress
 from .tests import iommufd, kunit, kvm, legacy, life, tour, vfio
@@ -70,8 +70,11 @@ def shell(env, name, flavour, given):
     kind = machine.MACHINES.get(name)
     if not kind:
         raise Fail(f"no machine {name}; there are {', '.join(machine.MACHINES)}")
+    if kind.arch != arch.of(flavour):
+        raise Fail(f"{name} does not boot the flavour {flavour}")
     one = scenario.Scenario("shell", flavour, name, ("nvme", "e100", "testdev", "edu"), ())
     with env.locked():
         objects = _build(env, [one], given)[flavour]
         command = scenario.command(env, one, objects)
-    subprocess.run([guest.QEMU, *command, "-append", "console=hvc0 quiet tce.shell", "-serial", "mon:stdio"], check=False)
+    subprocess.run([kind.arch.qemu, *command, "-append", f"console={kind.arch.console} quiet tce.shell", "-serial", "mon:stdio"],
+                   check=False)
