@@ -54,7 +54,7 @@ pub enum BindError {
     NoIommu,
     /// The device, or its IOMMU, has no PASIDs.
     NoPasids,
-    /// The IOMMU driver does not implement shared virtual addressing.
+    /// The IOMMU driver does not implement shared virtual addressing, or not for this IOMMU.
     NoDriverSupport,
     /// Other devices are in the same IOMMU group.
     ///
@@ -85,8 +85,8 @@ impl BindError {
     /// `compatible` says whether the IOMMU can use the page tables.
     pub(super) fn from_bind(error: Error, compatible: bool) -> Self {
         match error {
-            ENODEV => Self::NoIommu,
-            EOPNOTSUPP => Self::NoDriverSupport,
+            // A device that is supported has an IOMMU. Drivers say this of one that lacks something.
+            ENODEV | EOPNOTSUPP => Self::NoDriverSupport,
             ENOSPC => Self::PasidsUsedUp,
             EOVERFLOW => Self::PasidTooLarge,
             EBUSY if !compatible => Self::MmIncompatible,
@@ -122,7 +122,7 @@ impl fmt::Display for BindError {
         f.write_str(match self {
             Self::NoIommu => "no IOMMU driver has the device",
             Self::NoPasids => "the device or its IOMMU has no PASIDs",
-            Self::NoDriverSupport => "the IOMMU driver has no shared virtual addressing",
+            Self::NoDriverSupport => "the IOMMU or its driver has no shared virtual addressing",
             Self::SharedGroup => "other devices are in the same IOMMU group",
             Self::PasidsUsedUp => "all PASIDs of the device are in use",
             Self::PasidTooLarge => "the PASID of the process is too large for the device",
@@ -163,15 +163,16 @@ fn offer(dev: &Device<Bound>) -> Option<Offer<'_>> {
 
 /// Returns the number of PASIDs of the device: all its PASIDs are below it. It is 0 for no PASIDs.
 ///
-/// PASIDs are given out for the whole system, and 0 is not among them.
+/// PASIDs are given out for the whole system, and 0 is not among them. So 1 is as good as none.
 pub fn max_pasids(dev: &Device<Bound>) -> u32 {
     offer(dev).map_or(0, |offer| offer.max_pasids)
 }
 
 /// Says whether the device can be bound to address spaces, or why not.
 ///
-/// It binds nothing. Of the errors of [`Bond::bind`], those that will not go away are reported; the
-/// others depend on the address space and the moment. May sleep.
+/// It binds nothing. Of the errors of [`Bond::bind`], those that will not go away are reported,
+/// unless only the IOMMU driver knows; the others depend on the address space and the moment. May
+/// sleep.
 pub fn supported(dev: &Device<Bound>) -> Result<(), BindError> {
     let offer = offer(dev).ok_or(BindError::NoIommu)?;
 
@@ -180,7 +181,7 @@ pub fn supported(dev: &Device<Bound>) -> Result<(), BindError> {
     // SAFETY: A static domain has operations.
     let blocks_pasid = blocked.is_some_and(|it| unsafe { (*it.ops).set_dev_pasid }.is_some());
 
-    if offer.max_pasids == 0 {
+    if offer.max_pasids <= 1 {
         Err(BindError::NoPasids)
     } else if offer.ops.domain_alloc_sva.is_none() || !blocks_pasid {
         Err(BindError::NoDriverSupport)

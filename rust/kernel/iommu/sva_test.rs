@@ -766,6 +766,18 @@ mod tests {
     }
 
     #[test]
+    fn device_with_pasid_0_alone_says_so() -> Result {
+        let bed = new_bed(&[(0, Some(0))])?;
+        let mm = new_mm()?;
+
+        check!(max_pasids(bed.dev(0)?) == 1);
+        check!(supported(bed.dev(0)?) == Err(BindError::NoPasids));
+        let failed = Bond::bind(bed.dev(0)?, &mm);
+        check!(matches!(failed, Err(BindError::NoPasids)));
+        Ok(())
+    }
+
+    #[test]
     fn iommu_without_pasids_says_so() -> Result {
         // As the TCE driver registers itself.
         let bed = Bed::with(&PLAIN_OPS, 0, &[(0, Some(5))])?;
@@ -819,7 +831,6 @@ mod tests {
     #[test]
     fn errors_say_why() -> Result {
         let cases = [
-            (ENODEV, true, BindError::NoIommu),
             (EOPNOTSUPP, true, BindError::NoDriverSupport),
             (ENOSPC, true, BindError::PasidsUsedUp),
             (EOVERFLOW, true, BindError::PasidTooLarge),
@@ -832,6 +843,9 @@ mod tests {
             // And back to what C had.
             check!(Error::from(why) == c);
         }
+        // Intel's driver says this of an IOMMU that lacks something. There is an IOMMU.
+        check!(BindError::from_bind(ENODEV, true) == BindError::NoDriverSupport);
+        check!(Error::from(BindError::NoIommu) == ENODEV);
         let text = CString::try_from_fmt(fmt!("{}", BindError::NoPasids))?;
         check!(text.to_bytes() == b"the device or its IOMMU has no PASIDs");
         Ok(())

@@ -100,6 +100,7 @@ MUTANTS = (
      "drop(unsafe { Pin::<KBox<Claimed<T>>>::from_foreign(bindings::dev_iommu_priv_get(dev)) });", ""),
     ("a gather is not emptied", f"{_IOMMU}/gather.rs", "            (*self.raw.as_ptr()).start = c_ulong::MAX;\n", ""),
 
+    ("PASID 0 is enough", f"{_IOMMU}/sva.rs", "offer.max_pasids <= 1", "offer.max_pasids == 0"),
     ("a shared group is bound", f"{_IOMMU}/sva.rs", "offer.group.count_devices() != 1", "false"),
     ("a driver without support is asked", f"{_IOMMU}/sva.rs", "offer.ops.domain_alloc_sva.is_none() || !blocks_pasid", "false"),
     ("the handle of another device is taken", f"{_IOMMU}/sva.rs",
