@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 import zlib
 
-from . import initramfs, kvmhost, machine, selftests
+from . import initramfs, kvmhost, machine, pasiddev, selftests, vtd
 from .guest import Guest, GuestError
 from .say import Fail
 
@@ -49,6 +49,8 @@ class Scenario:
     more: tuple = ()            # further QEMU arguments
     selftests: bool = False     # the guest has the kernel's selftests
     kvm_host: bool = False      # the guest has QEMU, and its own kernel and initramfs in /nested
+    pasid_bits: tuple = ()      # a device with PASIDs for each
+    coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
 
     @property
     def label(self):
@@ -145,8 +147,11 @@ def command(env, scenario, objects):
         more += kvmhost.arguments(env)
         files |= kvmhost.nested(env, objects, directory)
     initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files, kind.arch)
-    return [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
+    line = [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
             *more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
+    if scenario.coherent:
+        line += vtd.coherent(kind.arch.qemu, line, directory)
+    return line + pasiddev.arguments(scenario.pasid_bits)
 
 
 def run(env, scenario, objects, report):
@@ -165,7 +170,7 @@ def run(env, scenario, objects, report):
         if "debug" in scenario.flavour.split("-"):
             # Built in, but off without these. A scenario may say otherwise.
             append = f"debug_pagealloc=on iommu.debug_pagealloc=1 {append}"
-        with Guest(directory, kind, arguments, append) as guest:
+        with pasiddev.serve(directory, scenario.pasid_bits), Guest(directory, kind, arguments, append) as guest:
             bench = Bench(scenario, guest, directory)
             while left:
                 step = left.pop(0)
