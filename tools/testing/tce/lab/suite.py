@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import arch, kernel, machine, scenario, slow, source, static
 from .ktap import Ktap, Table
 from .say import Fail, Progress
-from .tests import iommufd, kunit, kvm, legacy, life, tour, vfio
+from .tests import iommufd, kunit, kvm, legacy, life, sva, tour, vfio
 
 BOOTS_AT_ONCE = 2
 
@@ -15,7 +15,7 @@ BOOTS_AT_ONCE = 2
 def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
     chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *life.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
-              *iommufd.SCENARIOS, *kvm.SCENARIOS]
+              *iommufd.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The sample for shared virtual addressing, with IOMMU drivers of all kinds.
+
+TCE hardware has no PASIDs. Intel's IOMMU has them, in QEMU too, and its driver
+is written in C.
+"""
+
+import re
+
+from .. import steps
+from ..scenario import Scenario
+from ..steps import expect
+
+_DRIVER = "rust_driver_pci_sva"
+_WIDE, _NARROW, _NONE = 20, 1, 0    # PASID bits; PASID 0 is not given to anyone
+
+_REFUSED = "no shared virtual addressing: "
+_NO_IOMMU = _REFUSED + "no IOMMU driver has the device"
+_NO_PASIDS = _REFUSED + "the device or its IOMMU has no PASIDs"
+_NO_SUPPORT = _REFUSED + "the IOMMU or its driver has no shared virtual addressing"
+_USED_UP = _REFUSED + "all PASIDs of the device are in use"
+_TOO_LARGE = _REFUSED + "the PASID of the process is too large for the device"
+
+
+def _devices(bench):
+    """Addresses of the devices that the sample knows."""
+    return bench.guest.run("pci 1b36:0005").split()
+
+
+def _said(log, bdf, what):
+    """What the sample said of a device, from a pattern; or fails."""
+    found = re.search(rf"{_DRIVER} {bdf}: {what}$", log, re.M)
+    expect(found, f"{bdf}: no {what!r} in: {log[-600:]}")
+    return found[found.re.groups]
+
+
+def _process(bench, name):
+    """Starts a shell that lives on and does what it is told. Returns its process ID."""
+    # An idle CPU keeps the last address space, and with it the PASID, until it runs another process.
+    bench.guest.run("taskset -c 0 true; taskset -c 1 true")
+    return bench.guest.run(f"mkfifo /tmp/{name}; sleep 9999 >/tmp/{name} & sh </tmp/{name} >/dev/null 2>&1 & echo $!")
+
+
+def _bind(bench, name, bdf):
+    """Lets such a process probe a device, anew if need be. Returns what the kernel said."""
+    bench.guest.run(f"unbind {bdf}; echo 'echo {bdf} >/sys/bus/pci/drivers/{_DRIVER}/bind; : >/tmp/done' >/tmp/{name}; "
+                    "for try in $(seq 200); do [ -e /tmp/done ] && break; usleep 50000; done; rm /tmp/done")
+    return bench.guest.check_log()
+
+
+def _unbind(bench, bdf):
+    bench.guest.run(f"unbind {bdf}")
+    return bench.guest.check_log()
+
+
+def _exit(bench, process):
+    bench.guest.run(f"kill -9 {process}; for try in $(seq 200); do [ -e /proc/{process} ] || break; usleep 50000; done")
+    return bench.guest.check_log()
+
+
+def _translated(bench, bdf, pasid):
+    """Whether the IOMMU's table of the device has an entry for the PASID."""
+    table = bench.guest.run("cat /sys/kernel/debug/iommu/intel/dmar_translation_struct")
+    rows = [text.split() for text in table.splitlines()]
+    return any(row[0] == bdf.removeprefix("0000:") and row[3] == pasid for row in rows if len(row) == 5)
+
+
+# -- POWER -----------------------------------------------------------------
+
+def no_iommu(bench):
+    """Without an IOMMU driver the sample says so."""
+    bench.guest.run(f"load {_DRIVER}")
+    return _said(bench.guest.check_log(), bench.bdf("testdev"), _NO_IOMMU)
+
+
+def no_pasids(bench):
+    """With the TCE driver it says that there are no PASIDs."""
+    bdf = bench.bdf("testdev")
+    bench.guest.run("load tce_iommu")
+    _unbind(bench, bdf)
+    bench.guest.run(f"for try in $(seq 100); do case $(type_of {bdf}) in DMA*) break;; esac; usleep 20000; done; "
+                    f"bind {bdf} {_DRIVER}")
+    return _said(bench.guest.check_log(), bdf, _NO_PASIDS)
+
+
+# -- Intel -----------------------------------------------------------------
+
+def one_process(bench):
+    """The sample binds two devices to one process and outlives it."""
+    bench.guest.run(f"load {_DRIVER}")
+    log = bench.guest.check_log()
+    _, *devices = _devices(bench)[:3]
+    for bdf, bits in zip(devices, (_WIDE, _NARROW)):
+        _said(log, bdf, f"PASIDs below {1 << bits}")
+    pasid, other = (_said(log, bdf, r"bound with PASID (\d+)") for bdf in devices)
+    expect(pasid == other, f"one process has the PASIDs {pasid} and {other}")
+    for bdf in devices:
+        _said(log, bdf, f"the process exits, stopping PASID {pasid}")
+        _said(_unbind(bench, bdf), bdf, "unbinding, the process has exited")
+    return f"PASID {pasid}"
+
+
+def exit_and_unbind(bench):
+    """The IOMMU has the PASID until the driver unbinds or the process exits."""
+    _, wide, narrow, *_ = _devices(bench)
+    process = _process(bench, "first")
+    pasid = _said(_bind(bench, "first", wide), wide, r"bound with PASID (\d+)")
+    _said(_bind(bench, "first", narrow), narrow, f"bound with PASID {pasid}")
+    expect(_translated(bench, wide, pasid) and _translated(bench, narrow, pasid), "bound, and no entry for the PASID")
+
+    _said(_unbind(bench, wide), wide, "unbinding, the process lives")
+    expect(not _translated(bench, wide, pasid), "unbound, and still an entry for the PASID")
+    expect(_translated(bench, narrow, pasid), "the other device lost its entry")
+
+    _said(_exit(bench, process), narrow, f"the process exits, stopping PASID {pasid}")
+    expect(not _translated(bench, narrow, pasid), "the process is gone, and still an entry for the PASID")
+    _said(_unbind(bench, narrow), narrow, "unbinding, the process has exited")
+    return f"PASID {pasid}"
+
+
+def refusals(bench):
+    """Where binding is not possible, the sample says why."""
+    without, wide, narrow, none, beyond = _devices(bench)
+    _process(bench, "second")
+    _process(bench, "third")
+    # The second process keeps the only PASID of the narrow device, also unbound.
+    _said(_bind(bench, "second", wide), wide, "bound with PASID 1")
+    for bdf, answer in ((beyond, _NO_IOMMU), (without, _NO_PASIDS), (none, _NO_PASIDS), (narrow, _USED_UP),
+                        (wide, "bound with PASID 2"), (narrow, _TOO_LARGE)):
+        _said(_bind(bench, "third", bdf), bdf, answer)
+    bench.guest.run(f"rmmod {_DRIVER}")
+    return "no IOMMU, no PASIDs, PASIDs used up, PASID too large"
+
+
+def no_support(bench):
+    """An IOMMU with PASIDs, but without shared virtual addressing."""
+    bench.guest.run(f"load {_DRIVER}")
+    bdf = _devices(bench)[1]
+    log = bench.guest.check_log()
+    _said(log, bdf, f"PASIDs below {1 << _WIDE}")
+    return _said(log, bdf, _NO_SUPPORT)
+
+
+def _tce(machine):
+    return Scenario("sva", "modern-debug-64k", machine, ("testdev",), (no_iommu, no_pasids, steps.log_clean))
+
+
+def _intel(name, test_steps, more=(), **others):
+    device = f"intel-iommu,device-iotlb=on,caching-mode=on,scalable-mode=on,fsts=on,svm=on,pasid-bits={_WIDE}"
+    return Scenario(name, "x86", "q35", ("testdev",), (*test_steps, steps.log_clean), only_all=True,
+                    more=("-device", device, *more), pasid_bits=(_WIDE, _NARROW, _NONE), append="intel_iommu=sm_on", **others)
+
+
+# A bus that the IOMMU does not see.
+_BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypass_iommu=on",
+           "-device", "pcie-root-port,id=root,bus=beyond,addr=0,chassis=1", "-device", "pci-testdev,bus=root")
+SCENARIOS = [_tce("pseries"), _tce("powernv10"),
+             _intel("sva", (one_process, exit_and_unbind, refusals), _BEYOND, coherent=True),
+             _intel("sva-off", (no_support,))]
