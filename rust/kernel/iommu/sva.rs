@@ -200,8 +200,8 @@ pub fn supported(dev: &Device<Bound>) -> Result<(), BindError> {
 /// the PASID before. Binding the same device to the same address space again gives one more bond
 /// with the same PASID, which has to be dropped as well.
 ///
-/// Dropping takes locks of the IOMMU core and may sleep. It must not be done from an
-/// [`mm_exit`](MmExit::mm_exit).
+/// Dropping takes locks of the IOMMU core, waits for page requests and may sleep. It must not be
+/// done from an [`mm_exit`](MmExit::mm_exit), nor with the `mmap` lock of the address space held.
 ///
 /// The last time for it is the `unbind` callback of the device's driver. The driver's own data is
 /// dropped later, when the core has already given the device back to its default domain; the core
