@@ -56,6 +56,22 @@ mod tests {
         Ok((queue, port))
     }
 
+    type Client = (
+        Bed,
+        (Arc<Queue>, Arc<Port>),
+        ARef<MmWithUser>,
+        Bond<'static>,
+    );
+
+    /// A device that asks for pages, bound to an address space with an area.
+    fn bound(prot: usize) -> Result<Client> {
+        let bed = new_bed()?;
+        let port = accept(&bed, 0)?;
+        let mm = new_mm(prot)?;
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        Ok((bed, port, mm, bond))
+    }
+
     fn request(pasid: Pasid, group: u32, addr: usize, write: bool, last: bool) -> Request {
         let access = match write {
             true => AccessFlag::Read | AccessFlag::Write,
@@ -104,10 +120,7 @@ mod tests {
 
     #[test]
     fn page_is_brought_in() -> Result {
-        let bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ | WRITE)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (_, port), mm, bond) = bound(READ | WRITE)?;
 
         for (group, write) in [(1, true), (2, false)] {
             let addr = AREA + AREA_SIZE * group as usize * 2;
@@ -124,10 +137,7 @@ mod tests {
 
     #[test]
     fn what_the_process_may_not_is_invalid() -> Result {
-        let bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (_, port), mm, bond) = bound(READ)?;
         let pasid = bond.pasid();
 
         let hole = request(pasid, 1, HOLE, false, true);
@@ -145,10 +155,7 @@ mod tests {
 
     #[test]
     fn group_has_one_answer() -> Result {
-        let bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ | WRITE)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (_, port), mm, bond) = bound(READ | WRITE)?;
         let ask_after = |first, group, other| {
             port.report(request(bond.pasid(), group, first, true, false))?;
             ask(&bed, &port, request(bond.pasid(), other, AREA, true, true))
@@ -164,10 +171,7 @@ mod tests {
 
     #[test]
     fn incomplete_groups_can_be_discarded() -> Result {
-        let bed = new_bed()?;
-        let (queue, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (queue, port), _mm, bond) = bound(READ)?;
 
         port.report(request(bond.pasid(), 1, HOLE, false, false))?;
         queue.discard_partial();
@@ -210,10 +214,7 @@ mod tests {
 
     #[test]
     fn unbinding_waits_for_the_answer() -> Result {
-        let bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (_, port), mm, bond) = bound(READ)?;
         let wanted = request(bond.pasid(), 1, AREA, false, true);
         // SAFETY: The address space is valid.
         let lock = unsafe { &raw mut (*mm.as_raw()).__bindgen_anon_1.mmap_lock };
@@ -278,10 +279,7 @@ mod tests {
 
     #[test]
     fn process_that_has_exited_is_invalid() -> Result {
-        let bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (bed, (_, port), mm, bond) = bound(READ)?;
 
         drop(mm);
         let wanted = request(bond.pasid(), 1, AREA, false, true);
@@ -291,10 +289,7 @@ mod tests {
 
     #[test]
     fn port_outlives_the_device() -> Result {
-        let mut bed = new_bed()?;
-        let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
-        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let (mut bed, (_, port), _mm, bond) = bound(READ)?;
         let wanted = request(bond.pasid(), 1, AREA, false, true);
 
         // A part of a group stays behind.
