@@ -36,13 +36,13 @@ mod tests {
     /// Nothing is mapped here.
     const HOLE: usize = AREA + AREA_SIZE;
 
-    fn new_bed() -> Result<Bed> {
+    fn asking_bed() -> Result<Bed> {
         Bed::with(&PAGE_OPS, 64, &[(0, Some(5)), (1, Some(5))])
     }
 
     /// An address space with an area.
-    fn new_mm(prot: usize) -> Result<ARef<MmWithUser>> {
-        let mm = super::super::sva_mock::new_mm()?;
+    fn mm_with_area(prot: usize) -> Result<ARef<MmWithUser>> {
+        let mm = new_mm()?;
         map_area(&mm, AREA, prot)?;
         Ok(mm)
     }
@@ -65,9 +65,9 @@ mod tests {
 
     /// A device that asks for pages, bound to an address space with an area.
     fn bound(prot: usize) -> Result<Client> {
-        let bed = new_bed()?;
+        let bed = asking_bed()?;
         let port = accept(&bed, 0)?;
-        let mm = new_mm(prot)?;
+        let mm = mm_with_area(prot)?;
         let bond = Bond::bind(bed.dev(0)?, &mm)?;
         Ok((bed, port, mm, bond))
     }
@@ -182,9 +182,9 @@ mod tests {
 
     #[test]
     fn pasid_that_is_not_set_is_refused() -> Result {
-        let bed = new_bed()?;
+        let bed = asking_bed()?;
         let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
+        let mm = mm_with_area(READ)?;
         let refused = |pasid: Pasid| -> Result<bool> {
             let part = request(pasid, 1, AREA, false, false);
             let last = request(pasid, 1, AREA, false, true);
@@ -247,9 +247,9 @@ mod tests {
 
     #[test]
     fn requests_race_unbinding() -> Result {
-        let bed = new_bed()?;
+        let bed = asking_bed()?;
         let (_, port) = accept(&bed, 0)?;
-        let mm = new_mm(READ)?;
+        let mm = mm_with_area(READ)?;
         let total = Arc::new(Atomic::new(0_i32), GFP_KERNEL)?;
 
         for _ in 0..100 {
@@ -304,12 +304,12 @@ mod tests {
 
     #[test]
     fn device_has_one_port_if_the_driver_answers() -> Result {
-        let bed = new_bed()?;
+        let bed = asking_bed()?;
         let _port = accept(&bed, 0)?;
         check!(matches!(accept(&bed, 0), Err(EBUSY)));
         drop(bed);
 
-        let bed = super::super::sva_mock::new_bed(&[(0, Some(5))])?;
+        let bed = new_bed(&[(0, Some(5))])?;
         check!(matches!(accept(&bed, 0), Err(ENODEV)));
         Ok(())
     }
