@@ -19,7 +19,7 @@
 
 #define IOVA	0x1000000ull
 #define LENGTH	0x20000ull	/* two pages of 64K */
-#define WORDS	16		/* what the device writes, in bytes */
+#define WRITTEN	16		/* bytes that the device writes at a time */
 
 static int failures;
 
@@ -41,12 +41,12 @@ static int spapr_register(struct space *space, void *memory)
 
 static void check_dma(struct device *device, const uint8_t *memory)
 {
-	const uint8_t *end = memory + LENGTH - WORDS;
+	const uint8_t *end = memory + LENGTH - WRITTEN;
 
-	check(testdev_write(device, IOVA, WORDS) && is_pattern(memory, WORDS), "first granule written");
-	check(testdev_write(device, IOVA + LENGTH - WORDS, WORDS) && is_pattern(end, WORDS), "last bytes written");
-	check(!testdev_write(device, IOVA + LENGTH, WORDS), "granule behind refused");
-	check(!testdev_write(device, IOVA - WORDS, WORDS), "granule before refused");
+	check(testdev_write(device, IOVA, WRITTEN) && is_pattern(memory, WRITTEN), "first granule written");
+	check(testdev_write(device, IOVA + LENGTH - WRITTEN, WRITTEN) && is_pattern(end, WRITTEN), "last bytes written");
+	check(!testdev_write(device, IOVA + LENGTH, WRITTEN), "granule behind refused");
+	check(!testdev_write(device, IOVA - WRITTEN, WRITTEN), "granule before refused");
 }
 
 int main(int argc, char **argv)
@@ -85,8 +85,8 @@ int main(int argc, char **argv)
 	check(!space_unmap(&space, IOVA, LENGTH), "unmap");
 	if (dma) {
 		memset(memory, 0, LENGTH);
-		check(!testdev_write(&device, IOVA, WORDS), "after unmap refused");
-		check(!is_pattern(memory, WORDS), "nothing arrived after unmap");
+		check(!testdev_write(&device, IOVA, WRITTEN), "after unmap refused");
+		check(!is_pattern(memory, WRITTEN), "nothing arrived after unmap");
 	}
 	/* Left mapped: closing must take it down. */
 	check(!space_map(&space, IOVA, memory, LENGTH, READ | WRITE), "map again");

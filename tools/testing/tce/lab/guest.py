@@ -36,6 +36,23 @@ def trouble_in(log):
     return [text for text in log.splitlines() if TROUBLE.search(text) and not _HARMLESS.search(text)]
 
 
+def qmp(reader, writer, execute, **arguments):
+    """One command to a QEMU, by the machine protocol."""
+    print(json.dumps({"execute": execute, "arguments": arguments}), file=writer, flush=True)
+    for answer in map(json.loads, reader):
+        if "return" in answer:
+            return answer["return"]
+        if "error" in answer:
+            raise GuestError(f"QMP {execute}: {answer['error']['desc']}")
+    raise GuestError(f"QMP {execute}: QEMU ended")
+
+
+def greet(reader, writer):
+    """What comes before the first command."""
+    reader.readline()
+    qmp(reader, writer, "qmp_capabilities")
+
+
 class Guest:
     """A booted guest; use as a context manager."""
 
@@ -183,16 +200,8 @@ class Guest:
             raw.connect(f"/proc/self/fd/{folder}/qmp")
             os.close(folder)
             self._qmp = raw.makefile("rw", encoding="utf-8")
-            self._qmp.readline()
-            self.qmp("qmp_capabilities")
-        self._qmp.write(json.dumps({"execute": execute, "arguments": arguments}) + "\n")
-        self._qmp.flush()
-        while True:
-            answer = json.loads(self._qmp.readline())
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise GuestError(f"QMP {execute}: {answer['error']['desc']}")
+            greet(self._qmp, self._qmp)
+        return qmp(self._qmp, self._qmp, execute, **arguments)
 
     def trace(self, event, on):
         """Switches a QEMU trace event; traced lines go to qemu_log."""

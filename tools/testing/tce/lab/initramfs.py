@@ -10,7 +10,7 @@ from . import arch
 from .say import Fail
 
 # VFIO as our kselftest uses it.
-_MORE_SOURCES = {"vfiocheck": ["../selftests/iommu/tce/vfio.c"]}
+_MORE_SOURCES = {"vfiocheck": ["../selftests/iommu/tce/vfio.c", "../selftests/iommu/tce/vfio.h"]}
 
 
 def _entry(number, name, mode, content, device=(0, 0)):
@@ -40,7 +40,8 @@ def _compile(env, kind):
         program = out / source.stem
         sources = [source, *(env.tce / name for name in _MORE_SOURCES.get(source.stem, ()))]
         if not program.exists() or program.stat().st_mtime < max(path.stat().st_mtime for path in sources):
-            done = subprocess.run([kind.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, *sources],
+            done = subprocess.run([kind.compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program,
+                                   *(path for path in sources if path.suffix == ".c")],
                                   capture_output=True, text=True, check=False)
             if done.returncode:
                 raise Fail(f"cannot compile {source.name}: {done.stderr.strip()}")

@@ -6,13 +6,12 @@ it Linux has no shared virtual addressing. The register is part of what QEMU
 migrates; so a machine is saved before it runs, the bit set, and started again.
 """
 
-import json
 import re
 import struct
 import subprocess
 import time
 
-from .guest import GuestError
+from .guest import GuestError, greet, qmp
 
 _ECAP = 0xfed90010      # the extended capability register
 _SMPWC = 1 << 48
@@ -23,24 +22,17 @@ def _saved(qemu, line, directory):
     """Saves the machine as it is before it runs; returns its ECAP."""
     command = [qemu, *line, "-S", "-qmp", "stdio", "-serial", "none", "-global", "migration.store-global-state=off"]
     with subprocess.Popen(command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        def qmp(execute, **arguments):
-            print(json.dumps({"execute": execute, "arguments": arguments}), file=process.stdin, flush=True)
-            answers = filter(lambda answer: "event" not in answer, map(json.loads, process.stdout))
-            answer = next(answers, {"error": "it ended"})
-            if "error" in answer:
-                raise GuestError(f"QMP {execute}: {answer['error']}")
-            return answer["return"]
+        pipes = process.stdout, process.stdin
         try:
-            process.stdout.readline()
-            qmp("qmp_capabilities")
-            words = re.findall(r"0x(\w{8})\b", qmp("human-monitor-command", **{"command-line": f"xp /2wx {_ECAP:#x}"}))
-            qmp("migrate", uri="file:state")
+            greet(*pipes)
+            register = qmp(*pipes, "human-monitor-command", **{"command-line": f"xp /2wx {_ECAP:#x}"})
+            qmp(*pipes, "migrate", uri="file:state")
             end = time.monotonic() + _SECONDS
-            while qmp("query-migrate").get("status") != "completed" and time.monotonic() < end:
+            while qmp(*pipes, "query-migrate").get("status") != "completed" and time.monotonic() < end:
                 time.sleep(0.05)
         finally:
             process.kill()
-    low, high = words
+    low, high = re.findall(r"0x(\w{8})\b", register)
     return int(high + low, 16)
 
 

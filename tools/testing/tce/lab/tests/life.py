@@ -128,6 +128,7 @@ def half_bound_refused(bench):
     status, output = bench.guest.try_run(f"vfiocheck type1 {bdf}")
     bench.guest.run(f"unbind {bdf}")
     expect(status, "VFIO opened a device whose neighbour belongs to the host")
+    expect("not permitted" in output, f"not refused for its neighbour: {output}")
     bench.disk_check(MIB, seed=11)
     return output.splitlines()[-1]
 
