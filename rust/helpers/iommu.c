@@ -15,26 +15,6 @@ __rust_helper bool rust_helper_gfpflags_allow_blocking(gfp_t gfp_flags)
 	return gfpflags_allow_blocking(gfp_flags);
 }
 
-__rust_helper void
-rust_helper_iommu_iotlb_gather_add_range(struct iommu_iotlb_gather *gather,
-					 unsigned long iova, size_t size)
-{
-	iommu_iotlb_gather_add_range(gather, iova, size);
-}
-
-__rust_helper bool
-rust_helper_iommu_iotlb_gather_is_disjoint(struct iommu_iotlb_gather *gather,
-					   unsigned long iova, size_t size)
-{
-	return iommu_iotlb_gather_is_disjoint(gather, iova, size);
-}
-
-__rust_helper bool
-rust_helper_iommu_iotlb_gather_queued(struct iommu_iotlb_gather *gather)
-{
-	return iommu_iotlb_gather_queued(gather);
-}
-
 __rust_helper bool rust_helper_arch_pgtable_dma_compat(struct mm_struct *mm)
 {
 	return arch_pgtable_dma_compat(mm);

@@ -7,13 +7,15 @@
 //! for a grace period before a bond that readers may see goes away.
 
 use crate::firmware::Firmware;
-use core::ptr;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     new_mutex,
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
             Relaxed,
             Release, //
@@ -25,8 +27,14 @@ use kernel::{
 };
 
 /// The tie between a domain and the windows of one PE.
+///
+/// # Invariants
+///
+/// `raw` is what is in `port`: a walk takes it from here, because the way through an [`Arc`] to an
+/// object of unknown size is longer.
 pub(crate) struct Bond {
     port: Arc<dyn Firmware>,
+    raw: NonNull<dyn Firmware>,
     closing: Atomic<bool>,
     next: Atomic<*mut Bond>,
 }
@@ -34,8 +42,10 @@ pub(crate) struct Bond {
 impl Bond {
     /// Makes a bond that is on no list yet. May sleep.
     pub(crate) fn new(port: Arc<dyn Firmware>) -> Result<KBox<Self>> {
+        // INVARIANT: It points into `port`.
         Ok(KBox::new(
             Self {
+                raw: NonNull::from(&*port),
                 port,
                 closing: Atomic::new(false),
                 next: Atomic::new(ptr::null_mut()),
@@ -45,15 +55,40 @@ impl Bond {
     }
 
     /// The PE's windows.
+    #[inline(always)]
     pub(crate) fn port(&self) -> &dyn Firmware {
-        &*self.port
+        // SAFETY: By the type invariants; `port` keeps it.
+        unsafe { self.raw.as_ref() }
     }
 
     /// Whether the PE is about to leave: nothing new is published to it.
+    #[inline(always)]
     pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
+        unsafe { self.closing.as_ptr().read_volatile() }
+    }
+
+    /// The next bond on the list. Any context.
+    #[inline(always)]
+    pub(crate) fn next<'a>(&'a self, rcu: &'a rcu::Guard) -> Option<&'a Bond> {
+        follow(&self.next, rcu)
     }
 }
+
+/// Reads a pointer of a list: `rcu_dereference()`, without a call.
+#[inline(always)]
+fn follow<'a>(at: &'a Atomic<*mut Bond>, _rcu: &'a rcu::Guard) -> Option<&'a Bond> {
+    // SAFETY: The pointer is that of a live word. By the type invariants of `Bonds` what it holds
+    // is null or a bond that is not freed before a grace period after it left the list, and the RCU
+    // lock is held for `'a`. The address dependency orders this after the release in `add`.
+    unsafe { at.as_ptr().read_volatile().as_ref() }
+}
+
+// SAFETY: `raw` points to what `port` holds, and that can be sent and shared.
+unsafe impl Send for Bond {}
+
+// SAFETY: As above.
+unsafe impl Sync for Bond {}
 
 /// A list of bonds.
 ///
@@ -78,17 +113,10 @@ impl Bonds {
         })
     }
 
-    /// Goes through the bonds. Any context.
-    pub(crate) fn iter<'a>(&'a self, _rcu: &'a rcu::Guard) -> impl Iterator<Item = &'a Bond> {
-        let mut at = &self.head;
-        core::iter::from_fn(move || {
-            // Acquire pairs with the release in `add`.
-            // SAFETY: By the type invariants a non-null pointer is a bond that is not freed before
-            // a grace period after it left the list, and the RCU lock is held for `'a`.
-            let bond = unsafe { at.load(Acquire).as_ref() }?;
-            at = &bond.next;
-            Some(bond)
-        })
+    /// The first bond. Any context.
+    #[inline(always)]
+    pub(crate) fn first<'a>(&'a self, rcu: &'a rcu::Guard) -> Option<&'a Bond> {
+        follow(&self.head, rcu)
     }
 
     /// Adds a bond. May sleep; cannot fail.

@@ -4,7 +4,10 @@
 //!
 //! `windows` has one line for each DMA window, `stats` one line for each counter.
 
-use crate::pe::Pe;
+use crate::{
+    pe::Pe,
+    stats::Event, //
+};
 use kernel::{
     debugfs::{
         Dir,
@@ -72,9 +75,10 @@ fn show_windows(pe: &Arc<Pe<TableGroup>>, f: &mut fmt::Formatter<'_>) -> fmt::Re
 
 fn show_stats(pe: &Arc<Pe<TableGroup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let stats = pe.stats();
-    writeln!(f, "put_hcalls {}", stats.puts.get())?;
-    writeln!(f, "stuff_hcalls {}", stats.stuffs.get())?;
-    writeln!(f, "kills {}", stats.kills.get())?;
-    writeln!(f, "errors {}", stats.errors.get())?;
-    writeln!(f, "tces_populated {}", pe.populated())
+    writeln!(f, "put_hcalls {}", stats.get(Event::Put))?;
+    writeln!(f, "stuff_hcalls {}", stats.get(Event::Stuff))?;
+    writeln!(f, "kills {}", stats.get(Event::Kill))?;
+    writeln!(f, "errors {}", stats.get(Event::Error))?;
+    writeln!(f, "tces_populated {}", pe.populated())?;
+    writeln!(f, "table_kib {}", pe.table_nodes().saturating_mul(4))
 }

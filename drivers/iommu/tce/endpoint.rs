@@ -18,7 +18,6 @@ use kernel::{
     device::Device,
     new_mutex,
     powerpc::{
-        hvcall,
         tce::{
             has_dma_api_driver,
             DmaSetup,
@@ -119,7 +118,7 @@ pub(crate) struct PeList {
 impl PeList {
     /// Makes an empty list. TCE pages will not be larger than `max_page`. May sleep.
     pub(crate) fn new(max_page: PageShift) -> Result<Arc<Self>> {
-        let common = Arc::pin_init(Common::new(hvcall::multi_tce(), max_page), GFP_KERNEL)?;
+        let common = Common::new(max_page)?;
         Arc::pin_init(
             pin_init!(Self {
                 common,

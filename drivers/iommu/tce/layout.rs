@@ -18,6 +18,7 @@ use core::ops::RangeInclusive;
 use kernel::{
     page::PAGE_SHIFT,
     powerpc::window::{
+        Firmware,
         Ioba,
         PageShift,
         PageShifts,
@@ -56,6 +57,20 @@ pub(crate) struct TceRun {
     pub(crate) count: Tces,
 }
 
+impl TceRun {
+    /// Cuts the run into pieces of up to `most` TCEs, which are more than 0.
+    pub(crate) fn pieces(self, most: Tces) -> impl Iterator<Item = Self> {
+        let end = self.first.get().saturating_add(self.count.get());
+        let mut at = self.first.get();
+        core::iter::from_fn(move || {
+            let first = TceIndex::new(at);
+            let count = Tces::new(end.checked_sub(at)?).min(most);
+            at = at.wrapping_add(count.get());
+            (count.get() > 0).then_some(Self { first, count })
+        })
+    }
+}
+
 /// The windows of a PE, as a paging domain sees them.
 ///
 /// # Invariants
@@ -64,6 +79,7 @@ pub(crate) struct TceRun {
 /// which is at most `PAGE_SIZE`.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
+    firmware: Firmware,
     low: Window,
     high: Option<Window>,
     granule: PageShift,
@@ -71,12 +87,13 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Describes a PE with one or two windows.
+    /// Describes a PE with one or two windows below `firmware`.
     ///
     /// `mmio` is the range of bus addresses that the PHB routes to 32-bit MMIO. Fails with
     /// [`EINVAL`] if the windows overlap or have pages larger than the CPU's: the IOMMU core
     /// cannot use a granule above `PAGE_SIZE`.
     pub(crate) fn new(
+        firmware: Firmware,
         low: Window,
         high: Option<Window>,
         mmio: Option<RangeInclusive<Ioba>>,
@@ -91,6 +108,7 @@ impl Layout {
         }
         // INVARIANT: Checked above.
         Ok(Self {
+            firmware,
             low,
             high,
             granule,
@@ -99,6 +117,12 @@ impl Layout {
                 last: *range.end(),
             }),
         })
+    }
+
+    /// Whether firmware holds a copy of the tables, which has to be told of every change.
+    #[inline]
+    pub(crate) fn holds_copy(&self) -> bool {
+        matches!(self.firmware, Firmware::Papr)
     }
 
     /// The page size of a domain on these windows.
@@ -143,48 +167,26 @@ impl Layout {
         [mmio, hole].into_iter().flatten()
     }
 
-    /// Finds the window that holds all of `range`, and where in it.
-    ///
-    /// Returns [`None`] if the range touches a hole or the 32-bit MMIO range.
-    pub(crate) fn locate(&self, range: IobaRange) -> Option<(WindowNumber, &Window, TceRun)> {
-        if let Some(mmio) = self.mmio {
-            if range.first <= mmio.last && mmio.first <= range.last {
-                return None;
-            }
+    /// The window `number`, if the PE has it.
+    #[inline]
+    pub(crate) fn window(&self, number: WindowNumber) -> Option<&Window> {
+        match number {
+            WindowNumber::Low => Some(&self.low),
+            WindowNumber::High => self.high.as_ref(),
         }
-        let (number, window) = self.windows().find(|(_, w)| w.contains(range.first))?;
-        let first = window.index_of(range.first)?;
-        let last = window.index_of(range.last)?;
-        let count = last.get().checked_sub(first.get())?.checked_add(1)?;
-        let run = TceRun {
-            first,
-            count: Tces::new(count),
-        };
-        Some((number, window, run))
     }
 
-    /// The part of each window that `range` covers. Addresses outside the windows are skipped.
-    pub(crate) fn split(
-        &self,
-        range: IobaRange,
-    ) -> impl Iterator<Item = (WindowNumber, &Window, TceRun)> {
-        self.windows().filter_map(move |(number, window)| {
-            let first = window.index_of(range.first.max(window.base))?;
-            let last = window.index_of(range.last.min(window.last()))?;
-            let count = last.get().checked_sub(first.get())?.checked_add(1)?;
-            let run = TceRun {
-                first,
-                count: Tces::new(count),
-            };
-            Some((number, window, run))
-        })
+    /// The bus addresses that the PHB routes to 32-bit MMIO, if there are any.
+    pub(crate) fn mmio(&self) -> Option<IobaRange> {
+        self.mmio
     }
 
     /// Whether a domain made for `self` works on a PE with the windows `other`.
     ///
     /// Only the identifiers that firmware gave the windows may differ.
     pub(crate) fn is_compatible(&self, other: &Layout) -> bool {
-        self.granule == other.granule
+        self.firmware == other.firmware
+            && self.granule == other.granule
             && self.mmio == other.mmio
             && self.high.is_some() == other.high.is_some()
             && self

@@ -16,11 +16,11 @@ use crate::{
         self,
         calls::Calls,
         Common,
-        Firmware,
-        Stats, //
+        Firmware, //
     },
     layout::Layout,
-    space::Space, //
+    space::Space,
+    stats::Stats, //
 };
 use kernel::{
     device::Device,
@@ -92,7 +92,7 @@ pub(crate) struct Pe<C> {
 impl<C: Calls> Pe<C> {
     /// Takes over the PE of `dev`, which no driver uses. May sleep.
     pub(crate) fn new(calls: Arc<C>, dev: &Device, common: Arc<Common>) -> Result<Arc<Self>> {
-        let stats = Arc::new(Stats::new(), GFP_KERNEL)?;
+        let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
         let port = firmware::claim(&calls, dev, &common, &stats)?;
         let layout = port.layout().clone();
         let current = Current::Blocked(port.clone());
@@ -135,6 +135,14 @@ impl<C: Calls> Pe<C> {
     pub(crate) fn populated(&self) -> u64 {
         match &self.state.lock().current {
             Current::Paging(_, space) => space.populated(),
+            _ => 0,
+        }
+    }
+
+    /// The number of 4 KiB nodes of the tables the PE translates through. May sleep.
+    pub(crate) fn table_nodes(&self) -> u64 {
+        match &self.state.lock().current {
+            Current::Paging(_, space) => space.table_nodes(),
             _ => 0,
         }
     }

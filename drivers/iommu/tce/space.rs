@@ -5,9 +5,14 @@
 //! # Order of things
 //!
 //! A *map* writes the tables, then publishes to every PE on the list. An *unmap* clears the tables,
-//! then withdraws from every PE on the list. An *attach* puts the PE on the list, then publishes
-//! what the tables hold. With a full barrier between the two halves of each, a TCE that is written
-//! while a PE attaches is published by at least one of the two sides.
+//! then withdraws from every PE on the list. Both read the list under RCU, after the tables were
+//! written. An *attach* puts the PE on the list, waits for a grace period, and then publishes what
+//! the tables hold, or lets the PHB walk them.
+//!
+//! So a TCE that is written while a PE attaches is published by at least one of the two sides, and
+//! no barrier is needed: a reader that does not see the PE on the list began before the grace period
+//! ended, and all that it did until then, the write to the table too, is visible to the attach when
+//! the grace period is over.
 //!
 //! Where firmware holds a copy, publishing what the tables held a moment ago could bring back a TCE
 //! that an unmap has just withdrawn. So while a PE attaches, every publish and withdraw takes a
@@ -18,18 +23,15 @@ use crate::{
         Bond,
         Bonds, //
     },
-    firmware::{
-        Firmware,
-        Tables, //
-    },
+    firmware::Firmware,
     layout::{
         IobaRange,
         Layout,
         TceRun, //
     },
-    table::{
-        Levels,
-        Table, //
+    windows::{
+        TableWindow,
+        Windows, //
     }, //
 };
 use kernel::{
@@ -42,9 +44,7 @@ use kernel::{
         PageShift,
         Tce,
         TceIndex,
-        Tces,
-        Window,
-        WindowNumber, //
+        Tces, //
     },
     prelude::*,
     sync::{
@@ -62,20 +62,19 @@ use kernel::{
     }, //
 };
 
-/// The access that a mapping allows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Access {
-    /// The device may read memory.
-    pub(crate) read: bool,
-    /// The device may write memory.
-    pub(crate) write: bool,
-}
+/// How many TCEs firmware is asked to clear before others get a chance to run.
+const PAUSE: Tces = Tces::new(1 << 15);
 
 /// TCE tables for every window of a layout, and the PEs attached to them.
 #[pin_data]
 pub(crate) struct Space {
     layout: Layout,
-    tables: Tables,
+    windows: Windows,
+    /// An unmap that is as long as this has to look for leaves to free.
+    leaf_bytes: u64,
+    /// Somebody is charged for tables, and gets back what he unmaps. The kernel's own mappings keep
+    /// the tables that they have once needed: they come and go in the same place.
+    is_charged: Atomic<bool>,
     #[pin]
     bonds: Bonds,
     /// How many PEs are attaching to populated tables that firmware copies.
@@ -87,15 +86,15 @@ pub(crate) struct Space {
 impl Space {
     /// Makes an empty address space for PEs with the windows of `layout`. May sleep.
     pub(crate) fn new(layout: Layout) -> Result<Arc<Self>> {
-        let mut tables = Tables::default();
-        for ((_, window), table) in layout.windows().zip(tables.iter_mut()) {
-            let levels = Levels::for_tces(window.tces).ok_or(EINVAL)?;
-            *table = Some(Table::new(levels, window.shift)?);
-        }
+        let windows = Windows::new(&layout)?;
+        let leaves = windows.iter().filter_map(TableWindow::leaf_bytes);
+        let leaf_bytes = leaves.min().unwrap_or(u64::MAX);
         Arc::pin_init(
             pin_init!(Self {
                 layout,
-                tables,
+                windows,
+                leaf_bytes,
+                is_charged: Atomic::new(false),
                 bonds <- Bonds::new(),
                 replaying: Atomic::new(0),
                 replay <- new_spinlock_irq!(()),
@@ -109,38 +108,37 @@ impl Space {
         &self.layout
     }
 
-    /// Tables with the window and the run that all of `range` lies in.
-    fn locate(&self, range: IobaRange) -> Option<(&Window, &Table, TceRun)> {
-        let (number, window, run) = self.layout.locate(range)?;
-        Some((window, self.tables.get(number.get())?.as_ref()?, run))
+    /// Does what [`map`](Self::map) does, if that is to write TCEs of one leaf that exists.
+    ///
+    /// Otherwise returns `false` and changes nothing. Any context; calls nothing.
+    #[inline(always)]
+    pub(crate) fn try_map(&self, range: IobaRange, tce: Tce) -> bool {
+        self.windows
+            .locate(range)
+            .is_some_and(|(window, run)| window.table().try_set(run, tce))
     }
 
-    /// Maps `range` to memory from `phys` on. Any context that `flags` allows.
+    /// Maps `range` to memory from that of `tce` on. Any context that `flags` allows.
     ///
     /// PEs see the new TCEs after [`publish`](Self::publish). On error the second value is the
     /// beginning of `range` that is mapped: whole pages of size `page`, which the granule divides.
     pub(crate) fn map(
         &self,
         range: IobaRange,
-        phys: PhysAddr,
+        tce: Tce,
         page: PageShift,
-        access: Access,
         flags: Flags,
     ) -> Result<(), (Error, Option<IobaRange>)> {
-        let (window, table, run) = self.locate(range).ok_or((EINVAL, None))?;
-        let shift = window.shift;
-        let written = table.set(run, flags, |n| {
-            Tce::from_parts(
-                phys.wrapping_add(n.wrapping_shl(shift.get())),
-                access.read,
-                access.write,
-            )
-        });
-        if written == run.count {
-            return Ok(());
+        let (window, run) = self.windows.locate(range).ok_or((EINVAL, None))?;
+        let table = window.table();
+        if flags.contains(GFP_KERNEL_ACCOUNT) {
+            self.is_charged.store(true, Relaxed);
         }
+        let Err((error, written)) = table.set(run, tce, flags) else {
+            return Ok(());
+        };
         // Only whole pages count as mapped; the rest of the last one is taken back.
-        let per_page = shift.pages(page.bytes());
+        let per_page = window.shift().pages(page.bytes());
         let keep = written
             .get()
             .saturating_sub(written.get() % per_page.max(1));
@@ -150,48 +148,124 @@ impl Space {
                 count: Tces::new(rest),
             });
         }
-        Err((ENOMEM, range.beginning(Tces::new(keep), shift)))
+        Err((error, range.beginning(Tces::new(keep), window.shift())))
+    }
+
+    /// Does what [`unmap`](Self::unmap) does, if that is to clear all of `range` in one leaf.
+    ///
+    /// Otherwise returns `false` and changes nothing. Any context; calls nothing.
+    #[inline(always)]
+    pub(crate) fn try_unmap(&self, range: IobaRange) -> bool {
+        self.windows
+            .locate(range)
+            .is_some_and(|(window, run)| window.table().try_clear(run))
     }
 
     /// Clears the TCEs of `range` up to the first that is not mapped. Any context.
     ///
     /// PEs forget them with [`withdraw`](Self::withdraw). Returns what of `range` was cleared.
     pub(crate) fn unmap(&self, range: IobaRange) -> Option<IobaRange> {
-        let (window, table, run) = self.locate(range)?;
-        range.beginning(table.clear(run), window.shift)
+        let (window, run) = self.windows.locate(range)?;
+        range.beginning(window.table().clear(run), window.shift())
     }
 
     /// Makes new TCEs of `range` visible to every attached PE. Any context.
+    #[inline(always)]
     pub(crate) fn publish(&self, range: IobaRange) -> Result {
+        match self.windows.holder(range) {
+            Some((window, run)) => self.publish_run(window, run),
+            None => self.publish_parts(range),
+        }
+    }
+
+    /// Publishes what `range` has of each window.
+    #[cold]
+    fn publish_parts(&self, range: IobaRange) -> Result {
+        self.windows.iter().try_for_each(|window| {
+            window
+                .part(range)
+                .map_or(Ok(()), |run| self.publish_run(window, run))
+        })
+    }
+
+    #[inline(always)]
+    fn publish_run(&self, window: &TableWindow, run: TceRun) -> Result {
         self.for_each_bond(|bond| {
             if bond.is_closing() {
                 return Ok(());
             }
-            self.layout.split(range).try_for_each(|(number, _, run)| {
-                let table = self.tables.get(number.get()).and_then(Option::as_ref);
-                bond.port().publish(number, table.ok_or(EINVAL)?, run)
-            })
+            bond.port().publish(window, run)
         })
     }
 
     /// Makes every attached PE forget the TCEs of `range`, which are cleared. Any context.
+    ///
+    /// No part of `range` is mapped again before this returns. Tables that it leaves empty are freed.
+    #[inline(always)]
     pub(crate) fn withdraw(&self, range: IobaRange) {
-        self.withdraw_if(range, |_| true);
+        // OVERFLOW: A range is not empty.
+        if range.last.get().wrapping_sub(range.first.get()) < self.leaf_bytes {
+            self.withdraw_any(range);
+        } else {
+            self.withdraw_leaves(range);
+        }
+    }
+
+    /// Withdraws whole leaves, and frees them if somebody is charged for them.
+    #[cold]
+    fn withdraw_leaves(&self, range: IobaRange) {
+        let is_charged = self.is_charged.load(Relaxed);
+        for window in self.windows.iter() {
+            let Some(run) = window.part(range) else {
+                continue;
+            };
+            // One kill does for any number of TCEs.
+            let pause = match self.layout.holds_copy() {
+                true => PAUSE,
+                false => run.count,
+            };
+            if is_charged {
+                window.table().retire(run);
+            }
+            for piece in run.pieces(pause) {
+                self.withdraw_run(window, piece);
+            }
+            if is_charged {
+                window.table().free_retired(run);
+            }
+        }
     }
 
     /// Does what a later [`flush`](Self::flush) cannot do: withdraws the TCEs of `range`, which are
     /// cleared, where firmware holds a copy. Any context.
     pub(crate) fn withdraw_copies(&self, range: IobaRange) {
-        self.withdraw_if(range, |port| port.holds_copy());
+        if self.layout.holds_copy() {
+            self.withdraw_any(range);
+        }
     }
 
-    fn withdraw_if(&self, range: IobaRange, wanted: impl Fn(&dyn Firmware) -> bool) {
-        self.for_each_bond(|bond| {
-            if wanted(bond.port()) {
-                for (number, _, run) in self.layout.split(range) {
-                    bond.port().withdraw(number, run);
-                }
+    #[inline(always)]
+    fn withdraw_any(&self, range: IobaRange) {
+        match self.windows.holder(range) {
+            Some((window, run)) => self.withdraw_run(window, run),
+            None => self.withdraw_parts(range),
+        }
+    }
+
+    /// Withdraws what `range` has of each window.
+    #[cold]
+    fn withdraw_parts(&self, range: IobaRange) {
+        for window in self.windows.iter() {
+            if let Some(run) = window.part(range) {
+                self.withdraw_run(window, run);
             }
+        }
+    }
+
+    #[inline(always)]
+    fn withdraw_run(&self, window: &TableWindow, run: TceRun) {
+        self.for_each_bond(|bond| {
+            bond.port().withdraw(window, run);
             Ok(())
         })
         .ok();
@@ -199,6 +273,9 @@ impl Space {
 
     /// Makes every attached PE forget all cleared TCEs. Any context.
     pub(crate) fn flush(&self) {
+        // Orders the counter that says which entries of a flush queue this flush is for before the
+        // list: to increment it is no barrier.
+        smp_mb(Full);
         self.for_each_bond(|bond| {
             bond.port().flush();
             Ok(())
@@ -206,22 +283,33 @@ impl Space {
         .ok();
     }
 
-    fn for_each_bond(&self, f: impl FnMut(&Bond) -> Result) -> Result {
-        // Orders the table before the list; pairs with the barrier in `attach`.
-        smp_mb(Full);
+    /// Calls `f` for each PE, under RCU.
+    #[inline(always)]
+    fn for_each_bond(&self, f: impl Fn(&Bond) -> Result) -> Result {
         let rcu = rcu::read_lock();
-        let _replay = (self.replaying.load(Relaxed) != 0).then(|| self.replay.lock());
-        let result = self.bonds.iter(&rcu).try_for_each(f);
-        result
+        let _replay = self.is_replaying().then(|| self.replay.lock());
+        let mut next = self.bonds.first(&rcu);
+        while let Some(bond) = next {
+            f(bond)?;
+            next = bond.next(&rcu);
+        }
+        Ok(())
+    }
+
+    /// Whether a PE is being attached to tables that firmware copies.
+    #[inline(always)]
+    fn is_replaying(&self) -> bool {
+        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
+        unsafe { self.replaying.as_ptr().read_volatile() != 0 }
     }
 
     /// The physical address behind a bus address, if it is mapped. Any context.
     pub(crate) fn translate(&self, ioba: Ioba) -> Option<PhysAddr> {
-        let (window, table, run) = self.locate(IobaRange {
+        let (window, run) = self.windows.locate(IobaRange {
             first: ioba,
             last: ioba,
         })?;
-        table.translate(run.first, ioba.get().wrapping_sub(window.base.get()))
+        window.table().translate(run.first, ioba.get())
     }
 
     /// Lets the PE behind `bond` translate through the tables. Sleeps.
@@ -233,12 +321,20 @@ impl Space {
         port: &Arc<dyn Firmware>,
         dev: &Device,
     ) -> Result {
+        if self.layout.holds_copy() {
+            self.replaying.add(1, Relaxed);
+        }
         self.bonds.add(bond);
-        // Orders the list before the tables; pairs with the barrier in `for_each_bond`.
-        smp_mb(Full);
-        port.connect(dev, &self.tables)
-            .and_then(|()| self.replay(&**port))
-            .inspect_err(|_| self.detach(port, dev))
+        // From here on everybody who publishes or withdraws sees the PE, and takes the lock if there
+        // is something to replay. See the module documentation.
+        rcu::synchronize_rcu();
+        let result = port
+            .connect(dev, &self.windows)
+            .and_then(|()| self.replay(&**port));
+        if self.layout.holds_copy() {
+            self.replaying.add(-1, Relaxed);
+        }
+        result.inspect_err(|_| self.detach(port, dev))
     }
 
     /// Stops the PE from translating through the tables. Sleeps; cannot fail.
@@ -247,9 +343,9 @@ impl Space {
     /// withdrawn from the PE.
     pub(crate) fn detach(self: &Arc<Self>, port: &Arc<dyn Firmware>, dev: &Device) {
         self.bonds.close(port);
-        if port.holds_copy() {
-            self.for_each_leaf(|number, _, run| {
-                port.withdraw(number, run);
+        if self.layout.holds_copy() {
+            self.for_each_leaf(|window, run| {
+                port.withdraw(window, run);
                 Ok(())
             })
             .ok();
@@ -262,38 +358,35 @@ impl Space {
 
     /// Publishes what the tables hold to a PE that has just joined.
     fn replay(&self, port: &dyn Firmware) -> Result {
-        if !port.holds_copy() || self.is_empty() {
+        if !self.layout.holds_copy() {
             return Ok(());
         }
-        self.replaying.add(1, Relaxed);
-        // From here on everybody who publishes or withdraws takes the lock.
-        rcu::synchronize_rcu();
-        let result = self.for_each_leaf(|number, table, run| {
+        self.for_each_leaf(|window, run| {
+            // The leaf may be freed before the lock is taken; who publishes looks for it again.
             let _replay = self.replay.lock();
-            port.publish(number, table, run)
-        });
-        self.replaying.add(-1, Relaxed);
-        result
+            port.publish(window, run)
+        })
     }
 
     /// The number of TCEs that are present. May sleep.
     pub(crate) fn populated(&self) -> u64 {
-        let tables = self.tables.iter().flatten();
-        tables.fold(0, |sum, table| sum.saturating_add(table.populated()))
+        let windows = self.windows.iter();
+        windows.fold(0, |sum, window| {
+            sum.saturating_add(window.table().populated())
+        })
     }
 
-    fn is_empty(&self) -> bool {
-        self.for_each_leaf(|_, _, _| Err(EEXIST)).is_ok()
+    /// The number of 4 KiB nodes that the tables are made of. May sleep.
+    pub(crate) fn table_nodes(&self) -> u64 {
+        let windows = self.windows.iter();
+        windows.fold(0, |sum, window| sum.saturating_add(window.table().nodes()))
     }
 
-    fn for_each_leaf(&self, mut f: impl FnMut(WindowNumber, &Table, TceRun) -> Result) -> Result {
-        for ((number, window), table) in self.layout.windows().zip(&self.tables) {
-            let Some(table) = table else { continue };
-            let all = TceRun {
-                first: TceIndex::new(0),
-                count: window.tces,
-            };
-            table.for_each_leaf(all, |run, _| f(number, table, run))?;
+    fn for_each_leaf(&self, mut f: impl FnMut(&TableWindow, TceRun) -> Result) -> Result {
+        for window in self.windows.iter() {
+            window
+                .table()
+                .for_each_leaf(window.all(), |run| f(window, run))?;
         }
         Ok(())
     }

@@ -10,9 +10,20 @@
 //!
 //! # Concurrency
 //!
-//! All operations take `&self` and may run at the same time, on any CPU and in any context. Nodes
-//! are installed by compare-and-exchange and never removed before the table is dropped. Two
+//! All operations take `&self` and may run at the same time, on any CPU and in any context. Two
 //! operations on the same TCE leave one of the two results.
+//!
+//! Nodes are installed by compare-and-exchange. Those above the leaves stay until the table drops. A
+//! leaf whose whole range was unmapped is taken out ([`Table::retire`]): first its word above loses
+//! the permission bits, so that hardware does not get there any more, and when the PHBs have
+//! forgotten it the leaf is freed. The users of a domain have addresses of their own, so nobody maps
+//! or unmaps in that range meanwhile; those who look at all of a table do so under RCU.
+//!
+//! # Two paths
+//!
+//! Nearly every request is for a few TCEs of one leaf that is there. `try_set` and `try_clear` serve
+//! it without a call, or do nothing. `set` and `clear` serve the rest, and would serve all; they take
+//! less for each TCE and more for a request.
 
 use crate::layout::TceRun;
 use kernel::{
@@ -28,17 +39,14 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::atomic::{
-        Acquire,
-        Atomic,
-        Full,
-        Relaxed,
-        Release, //
-    }, //
+    sync::rcu, //
 };
 
 /// The number of index bits that one node resolves.
 const NODE_BITS: u32 = TceList::LEN.ilog2();
+
+/// The most TCEs that are written or cleared in the quick way: a CPU page of 4 KiB TCEs.
+const FEW: Tces = Tces::new(16);
 
 /// How many nodes lie on the way to a TCE.
 ///
@@ -79,8 +87,9 @@ impl Levels {
 ///
 /// # Invariants
 ///
-/// `root`, and every present word of a node above the leaves, is a node that came from [`TceList::into_phys`] and
-/// that this table owns.
+/// `root`, and every present word of a node above the leaves, is a node that came from
+/// [`TceList::into_phys`] and that this table owns. The same goes for a word just above the leaves
+/// that has an address and no permission bits, until [`Table::free_retired`] has taken it.
 pub(crate) struct Table {
     root: PhysAddr,
     levels: Levels,
@@ -109,81 +118,131 @@ impl Table {
         self.levels
     }
 
+    /// The size of a page.
+    pub(crate) fn shift(&self) -> PageShift {
+        self.shift
+    }
+
+    /// How many TCEs a leaf has, if there can be leaves that are not there.
+    pub(crate) fn leaf_tces(&self) -> Option<Tces> {
+        (self.levels.get() > 1).then(|| Tces::new(span(1)))
+    }
+
     /// The node at `phys`, which is the root or comes from a present inner word.
+    #[inline(always)]
     fn node(&self, phys: PhysAddr) -> &TceList {
         // SAFETY: By the type invariants it is a node, and it lives until `self` drops.
         unsafe { TceList::from_phys(phys) }
     }
 
-    /// Walks towards the leaf that holds `index`.
+    /// The leaf that holds `index`.
     ///
-    /// Where a node is not there, `missing` may supply one, or else the walk ends and the error is
-    /// the number of TCEs that the missing node stands for.
-    fn leaf(
-        &self,
-        index: TceIndex,
-        mut missing: impl FnMut(&Atomic<u64>) -> Option<PhysAddr>,
-    ) -> Result<&TceList, u64> {
+    /// Where a node is not there, the error is the number of TCEs that it would stand for.
+    #[inline(always)]
+    fn walk(&self, index: TceIndex) -> Result<&TceList, u64> {
         let mut node = self.node(self.root);
         for level in (1..self.levels.get()).rev() {
-            let below = span(level);
-            let word = node.word(slot(index.get() / below)).ok_or(below)?;
-            // Acquire pairs with the exchange in `install`: the node is seen zeroed.
-            let tce = Tce::from_be(word.load(Acquire));
-            let phys = match tce.is_present() {
-                true => tce.addr(),
-                false => missing(word).ok_or(below)?,
-            };
-            node = self.node(phys);
+            let bits = level.wrapping_mul(NODE_BITS);
+            let tce = node.get(TceIndex::new(index.get().wrapping_shr(bits)));
+            if !tce.is_present() {
+                return Err(1u64.wrapping_shl(bits));
+            }
+            node = self.node(tce.addr());
         }
         Ok(node)
     }
 
-    /// Puts a new node behind `word`, or finds the one that somebody else put there first.
-    fn install(word: &Atomic<u64>, flags: Flags) -> Option<PhysAddr> {
-        let new = TceList::into_phys(TceList::new(flags).ok()?);
-        // INVARIANT: If the exchange succeeds the table owns the node from here on.
-        match word.cmpxchg(0, Tce::from_parts(new, true, true).to_be(), Full) {
-            Ok(_) => Some(new),
-            Err(other) => {
-                // SAFETY: `new` came from `into_phys` above and nobody else has seen it.
-                drop(unsafe { TceList::from_phys_owned(new) });
-                Some(Tce::from_be(other).addr())
-            }
-        }
+    /// The leaf that holds `index`, if there is one.
+    #[inline(always)]
+    pub(crate) fn leaf(&self, index: TceIndex) -> Option<&TceList> {
+        self.walk(index).ok()
     }
 
-    /// Writes `run`: the `n`-th TCE becomes `tce(n)`.
-    ///
-    /// Missing nodes are allocated with `flags`. Returns how many TCEs were written, which is less
-    /// than asked only if memory ran out.
-    pub(crate) fn set(&self, run: TceRun, flags: Flags, mut tce: impl FnMut(u64) -> Tce) -> Tces {
-        let mut done = 0;
-        for (first, count) in slices(run) {
-            let Ok(leaf) = self.leaf(first, |word| Self::install(word, flags)) else {
-                break;
+    /// The leaf that holds `index`, and whether it is new; missing nodes are allocated with `flags`.
+    fn grow(&self, index: TceIndex, flags: Flags) -> Result<(&TceList, bool)> {
+        let mut node = self.node(self.root);
+        let mut is_new = false;
+        for level in (1..self.levels.get()).rev() {
+            let index = TceIndex::new(index.get() / span(level));
+            let tce = node.get(index);
+            is_new = !tce.is_present();
+            let phys = match is_new {
+                false => tce.addr(),
+                true => Self::install(node, index, flags)?,
             };
-            for word in words(leaf, first, count) {
-                word.store(tce(done).to_be(), Relaxed);
-                done = done.wrapping_add(1);
-            }
+            node = self.node(phys);
         }
-        Tces::new(done)
+        Ok((node, is_new))
+    }
+
+    /// Puts a new node into `node`, or finds the one that somebody else put there first.
+    fn install(node: &TceList, index: TceIndex, flags: Flags) -> Result<PhysAddr> {
+        let new = TceList::into_phys(TceList::new(flags)?);
+        // INVARIANT: If the word was empty the table owns the node from here on.
+        let Err(other) = node.replace(index, Tce::NONE, Tce::from_parts(new, true, true)) else {
+            return Ok(new);
+        };
+        // SAFETY: `new` came from `into_phys` above and nobody else has seen it.
+        drop(unsafe { TceList::from_phys_owned(new) });
+        // A leaf that is being retired is no place to write to.
+        other.is_present().then(|| other.addr()).ok_or(EBUSY)
+    }
+
+    /// Writes `run` as [`set`](Self::set) does, if it is short and lies in one leaf that exists.
+    ///
+    /// Otherwise, or if a TCE is present, returns `false` and changes nothing.
+    #[inline(always)]
+    pub(crate) fn try_set(&self, run: TceRun, first: Tce) -> bool {
+        run.count <= FEW
+            && is_in_one_leaf(run)
+            && self
+                .leaf(run.first)
+                .is_some_and(|leaf| leaf.set(run.first, run.count, first, self.shift.bytes()))
+    }
+
+    /// Writes `run`: its TCEs map memory from that of `first` on, with the same permissions.
+    ///
+    /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], or with [`EEXIST`] at a TCE
+    /// that is present; the second value says how many were written before that.
+    pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
+        let mut done = 0u64;
+        for part in slices(run) {
+            let (leaf, is_new) = self
+                .grow(part.first, flags)
+                .map_err(|e| (e, Tces::new(done)))?;
+            let offset = done.wrapping_mul(self.shift.bytes());
+            let tce = Tce::from_raw(first.into_raw().wrapping_add(offset));
+            if !leaf.set_many(part.first, part.count, tce, self.shift.bytes(), is_new) {
+                return Err((EEXIST, Tces::new(done)));
+            }
+            done = done.wrapping_add(part.count.get());
+        }
+        Ok(())
+    }
+
+    /// Clears `run`, if it is short and lies in one leaf and all of it is present and permits the same.
+    ///
+    /// Otherwise returns `false` and changes nothing.
+    #[inline(always)]
+    pub(crate) fn try_clear(&self, run: TceRun) -> bool {
+        run.count <= FEW
+            && is_in_one_leaf(run)
+            && self
+                .leaf(run.first)
+                .is_some_and(|leaf| leaf.try_clear(run.first, run.count))
     }
 
     /// Clears `run` up to the first TCE that is not present. Returns how many were cleared.
     pub(crate) fn clear(&self, run: TceRun) -> Tces {
-        let mut done = 0;
-        for (first, count) in slices(run) {
-            let Ok(leaf) = self.leaf(first, |_| None) else {
-                return Tces::new(done);
+        let mut done = 0u64;
+        for part in slices(run) {
+            let Some(leaf) = self.leaf(part.first) else {
+                break;
             };
-            for word in words(leaf, first, count) {
-                if !Tce::from_be(word.load(Relaxed)).is_present() {
-                    return Tces::new(done);
-                }
-                word.store(0, Release);
-                done = done.wrapping_add(1);
+            let cleared = leaf.clear(part.first, part.count);
+            done = done.wrapping_add(cleared.get());
+            if cleared < part.count {
+                break;
             }
         }
         Tces::new(done)
@@ -191,35 +250,82 @@ impl Table {
 
     /// The physical address behind byte `offset` of the page at `index`, if it is mapped.
     pub(crate) fn translate(&self, index: TceIndex, offset: u64) -> Option<PhysAddr> {
-        let leaf = self.leaf(index, |_| None).ok()?;
-        let tce = Tce::from_be(words(leaf, index, 1).next()?.load(Relaxed));
+        let _rcu = rcu::read_lock();
+        let tce = self.leaf(index)?.get(index);
         tce.is_present()
             .then(|| tce.addr() | self.shift.offset(offset))
     }
 
     /// Calls `visit` for every leaf that exists in `run`, with the part of `run` in it.
     ///
-    /// Stops at the first error and returns it.
+    /// Stops at the first error and returns it. The leaf may be gone when `visit` looks at it.
     pub(crate) fn for_each_leaf(
         &self,
         run: TceRun,
-        mut visit: impl FnMut(TceRun, &TceList) -> Result,
+        mut visit: impl FnMut(TceRun) -> Result,
     ) -> Result {
         let end = run.first.get().saturating_add(run.count.get());
         let mut at = run.first.get();
         while at < end {
             let first = TceIndex::new(at);
-            let leaf = self.leaf(first, |_| None);
-            let span = leaf.err().unwrap_or(span(1));
+            let missing = {
+                let _rcu = rcu::read_lock();
+                self.walk(first).err()
+            };
+            let span = missing.unwrap_or(span(1));
             // OVERFLOW: `at` is below 2^45 and `span` is a power of two up to 2^36.
             let next = at.wrapping_add(span.wrapping_sub(at % span.max(1)));
-            if let Ok(leaf) = leaf {
+            if missing.is_none() {
                 let count = Tces::new(next.min(end).wrapping_sub(at));
-                visit(TceRun { first, count }, leaf)?;
+                visit(TceRun { first, count })?;
             }
             at = next;
         }
         Ok(())
+    }
+
+    /// Calls `f` with each leaf that `run` covers: the node above it, where in it, and the word.
+    fn for_each_covered(&self, run: TceRun, mut f: impl FnMut(&TceList, TceIndex, Tce)) {
+        let Some(above) = self.levels.get().checked_sub(2) else {
+            return;
+        };
+        let end = run.first.get().saturating_add(run.count.get());
+        for slot in run.first.get().div_ceil(span(1))..end / span(1) {
+            let mut node = self.node(self.root);
+            let found = (0..above).rev().try_for_each(|level| {
+                let tce = node.get(TceIndex::new(slot / span(level.wrapping_add(1))));
+                node = self.node(tce.is_present().then(|| tce.addr())?);
+                Some(())
+            });
+            let index = TceIndex::new(slot);
+            if found.is_some() {
+                f(node, index, node.get(index));
+            }
+        }
+    }
+
+    /// Takes out the leaves that `run`, which has been cleared, covers. Any context.
+    ///
+    /// Once the PHBs have forgotten `run`, [`free_retired`](Self::free_retired) is due.
+    pub(crate) fn retire(&self, run: TceRun) {
+        self.for_each_covered(run, |node, index, tce| {
+            if tce.is_present() {
+                let retired = Tce::from_raw(tce.addr());
+                node.replace(index, tce, retired).ok();
+            }
+        });
+    }
+
+    /// Frees the leaves of `run` that were [retired](Self::retire). Any context.
+    pub(crate) fn free_retired(&self, run: TceRun) {
+        self.for_each_covered(run, |node, index, tce| {
+            let retired = !tce.is_present() && tce != Tce::NONE;
+            if retired && node.replace(index, tce, Tce::NONE).is_ok() {
+                // SAFETY: The leaf is out of the table and no PHB walks to it. Who is still in it
+                // only reads, under RCU.
+                unsafe { TceList::free_rcu(tce.addr()) };
+            }
+        });
     }
 
     /// The number of TCEs that are present. Takes as long as there are leaves.
@@ -229,14 +335,33 @@ impl Table {
             count: self.levels.tces(),
         };
         let mut count = 0u64;
-        let counted = self.for_each_leaf(all, |_, leaf| {
-            let present = |word: &&Atomic<u64>| Tce::from_be(word.load(Relaxed)).is_present();
-            for _ in leaf.words().iter().filter(present) {
-                count = count.wrapping_add(1);
-            }
+        let counted = self.for_each_leaf(all, |part| {
+            let _rcu = rcu::read_lock();
+            let present = self.leaf(part.first).map_or(0, |leaf| leaf.present().get());
+            count = count.wrapping_add(present);
             Ok(())
         });
         counted.map_or(0, |()| count)
+    }
+
+    /// The number of nodes. Takes as long as there are nodes above the leaves.
+    pub(crate) fn nodes(&self) -> u64 {
+        self.count(self.node(self.root), self.levels.get().wrapping_sub(1))
+    }
+
+    /// Counts `node`, which is `level` levels above the leaves, and those below it.
+    fn count(&self, node: &TceList, level: u32) -> u64 {
+        match level {
+            0 => 1,
+            1 => node.present().get().saturating_add(1),
+            _ => {
+                // CAST: 512.
+                let all = (0..TceList::LEN as u64).map(|n| node.get(TceIndex::new(n)));
+                all.filter(|tce| tce.is_present()).fold(1, |sum, tce| {
+                    sum.saturating_add(self.count(self.node(tce.addr()), level.wrapping_sub(1)))
+                })
+            }
+        }
     }
 
     /// Frees the node at `phys` and, if it is above the leaves (`level` 0), those below it.
@@ -250,8 +375,9 @@ impl Table {
         let Some(below) = level.checked_sub(1) else {
             return;
         };
-        for word in node.words() {
-            let tce = Tce::from_be(word.load(Relaxed));
+        // CAST: 512.
+        for index in 0..TceList::LEN as u64 {
+            let tce = node.get(TceIndex::new(index));
             if tce.is_present() {
                 // SAFETY: By the type invariants of `Table` the word owned its node.
                 unsafe { Self::free(tce.addr(), below) };
@@ -274,32 +400,27 @@ fn span(level: u32) -> u64 {
     1u64.wrapping_shl(level.wrapping_mul(NODE_BITS))
 }
 
-/// The slot of a node that the low bits of `index` name.
-fn slot(index: u64) -> usize {
-    // CAST: Below 512.
-    (index % TceList::LEN as u64) as usize
+/// How many TCEs there are from `first` to the end of its leaf.
+#[inline(always)]
+fn room(first: TceIndex) -> Tces {
+    // CAST: 512. OVERFLOW: The remainder is below the length.
+    Tces::new((TceList::LEN as u64).wrapping_sub(first.get() % TceList::LEN as u64))
 }
 
-/// Cuts a run at leaf borders: pairs of first index and count.
-fn slices(run: TceRun) -> impl Iterator<Item = (TceIndex, u64)> {
+/// Whether one leaf has all of `run`.
+#[inline(always)]
+pub(crate) fn is_in_one_leaf(run: TceRun) -> bool {
+    run.count <= room(run.first)
+}
+
+/// Cuts a run at leaf borders.
+pub(crate) fn slices(run: TceRun) -> impl Iterator<Item = TceRun> {
     let end = run.first.get().saturating_add(run.count.get());
     let mut at = run.first.get();
     core::iter::from_fn(move || {
-        if at >= end {
-            return None;
-        }
-        let first = at;
-        // OVERFLOW: None of these: `at` is below `end`, and the remainder below the length.
-        let room = (TceList::LEN as u64).wrapping_sub(at % TceList::LEN as u64);
-        let count = room.min(end.wrapping_sub(at));
-        at = at.wrapping_add(count);
-        Some((TceIndex::new(first), count))
+        let first = TceIndex::new(at);
+        let count = Tces::new(end.checked_sub(at)?).min(room(first));
+        at = at.wrapping_add(count.get());
+        (count.get() > 0).then_some(TceRun { first, count })
     })
-}
-
-/// The `count` words of `leaf` from `first` on; ends with the leaf.
-fn words(leaf: &TceList, first: TceIndex, count: u64) -> impl Iterator<Item = &Atomic<u64>> {
-    // CAST: A leaf has 512 words, so what is cut off would not be there.
-    let count = count.min(TceList::LEN as u64) as usize;
-    leaf.words().iter().skip(slot(first.get())).take(count)
 }

@@ -10,6 +10,8 @@
 //!
 //! * [`layout`]: which windows a PE has and how they make up one aperture;
 //! * [`table`]: the TCE table, a radix tree;
+//! * [`windows`]: the windows of a domain with their tables, as the hot path wants them;
+//! * [`stats`]: counts of what costs time;
 //! * [`firmware`]: the hypervisor and OPAL behind one trait;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;
 //! * [`space`]: the tables of a domain and how PEs follow them;
@@ -28,7 +30,9 @@ mod firmware;
 mod layout;
 mod pe;
 mod space;
+mod stats;
 mod table;
+mod windows;
 
 use kernel::{
     iommu,

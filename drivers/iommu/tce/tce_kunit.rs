@@ -11,7 +11,9 @@ mod firmware;
 mod layout;
 mod pe;
 mod space;
+mod stats;
 mod table;
+mod windows;
 
 #[path = "firmware/fake.rs"]
 mod fake;

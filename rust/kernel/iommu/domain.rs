@@ -213,6 +213,22 @@ pub unsafe trait PagingOps: Sized + Send + Sync + 'static {
     /// [`StaticOps::attach`] has the rules. Map and unmap requests go on meanwhile.
     fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, Self::Driver>) -> Result;
 
+    /// Maps all of `req`, if that takes few instructions; otherwise returns `false` and does nothing.
+    ///
+    /// A request that is declined comes again to [`map`](Self::map). An implementation that calls no
+    /// function that is not inlined spares the usual request the cost of saving registers.
+    fn try_map(self: Pin<&Self>, _req: &MapRequest) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Unmaps all of `req`, if that takes few instructions; otherwise returns `false` and does
+    /// nothing.
+    ///
+    /// This is to [`unmap`](Self::unmap) what [`try_map`](Self::try_map) is to [`map`](Self::map).
+    fn try_unmap(self: Pin<&Self>, _req: &UnmapRequest, _gather: &mut IotlbGather<'_>) -> bool {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Maps all of `req`. Must not sleep, unless [`MapRequest::may_sleep`] says that it may.
     fn map(self: Pin<&Self>, req: &MapRequest) -> Result<(), MapError>;
 
@@ -405,20 +421,44 @@ impl<T: Driver> PagingDomain<T> {
         gfp: bindings::gfp_t,
         mapped: *mut usize,
     ) -> c_int {
+        if T::Paging::HAS_TRY_MAP {
+            // SAFETY: The user of the domain, for whom the core calls, does not free it meanwhile.
+            let this = unsafe { Self::from_raw(domain) };
+            let req = this.map_request(iova, paddr, pgsize, pgcount, prot, gfp);
+
+            if req.is_ok_and(|req| this.data().try_map(&req)) {
+                // NO-OVERFLOW: The size of a request does not overflow.
+                // SAFETY: The core passes a variable of its own.
+                unsafe { *mapped = pgcount.wrapping_mul(pgsize) };
+                return 0;
+            }
+        }
+        // The last thing that is done, with the same arguments: a jump, for which nothing is saved.
+        // SAFETY: By the safety requirements.
+        unsafe { Self::map_any(domain, iova, paddr, pgsize, pgcount, prot, gfp, mapped) }
+    }
+
+    /// Serves every request to map.
+    ///
+    /// # Safety
+    ///
+    /// As for `map_callback()`.
+    #[cold]
+    unsafe extern "C" fn map_any(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        paddr: bindings::phys_addr_t,
+        pgsize: usize,
+        pgcount: usize,
+        prot: c_int,
+        gfp: bindings::gfp_t,
+        mapped: *mut usize,
+    ) -> c_int {
         // SAFETY: The user of the domain, for whom the core calls, does not free it meanwhile.
         let this = unsafe { Self::from_raw(domain) };
 
         let map = || {
-            // CAST: `usize` and `c_ulong` have 64 bits or less.
-            let req = MapRequest::new(
-                &this.geometry,
-                Iova::new(iova as u64),
-                paddr,
-                PageSize::from_bytes(pgsize as u64).ok_or(EINVAL)?,
-                Pages::new(pgcount),
-                Prot::from_raw(prot),
-                alloc::Flags::from_raw(gfp),
-            )?;
+            let req = this.map_request(iova, paddr, pgsize, pgcount, prot, gfp)?;
             this.data().map(&req)
         };
         // The core goes on until all is mapped or there is an error. So success always means all
@@ -433,6 +473,29 @@ impl<T: Driver> PagingDomain<T> {
         ret
     }
 
+    /// Checks a request of the core to map.
+    #[inline(always)]
+    fn map_request(
+        &self,
+        iova: c_ulong,
+        paddr: bindings::phys_addr_t,
+        pgsize: usize,
+        pgcount: usize,
+        prot: c_int,
+        gfp: bindings::gfp_t,
+    ) -> Result<MapRequest> {
+        // CAST: `usize` and `c_ulong` have 64 bits or less.
+        MapRequest::new(
+            &self.geometry,
+            Iova::new(iova as u64),
+            paddr,
+            PageSize::from_bytes(pgsize as u64).ok_or(EINVAL)?,
+            Pages::new(pgcount),
+            Prot::from_raw(prot),
+            alloc::Flags::from_raw(gfp),
+        )
+    }
+
     /// # Safety
     ///
     /// For the core: `domain` must come from `alloc()` and not be freed during the call, and
@@ -444,22 +507,60 @@ impl<T: Driver> PagingDomain<T> {
         pgcount: usize,
         gather: *mut bindings::iommu_iotlb_gather,
     ) -> usize {
+        if T::Paging::HAS_TRY_UNMAP {
+            // SAFETY: The user of the domain, for whom the core calls, does not free it meanwhile.
+            let this = unsafe { Self::from_raw(domain) };
+            // SAFETY: The core lends the gather of its caller for the call.
+            let mut gather = unsafe { IotlbGather::from_raw(gather) };
+            let req = this.unmap_request(iova, pgsize, pgcount);
+
+            if req.is_ok_and(|req| this.data().try_unmap(&req, &mut gather)) {
+                // NO-OVERFLOW: The size of a request does not overflow.
+                return pgcount.wrapping_mul(pgsize);
+            }
+        }
+        // As in `map_callback()`.
+        // SAFETY: By the safety requirements.
+        unsafe { Self::unmap_any(domain, iova, pgsize, pgcount, gather) }
+    }
+
+    /// Serves every request to unmap.
+    ///
+    /// # Safety
+    ///
+    /// As for `unmap_callback()`.
+    #[cold]
+    unsafe extern "C" fn unmap_any(
+        domain: *mut bindings::iommu_domain,
+        iova: c_ulong,
+        pgsize: usize,
+        pgcount: usize,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> usize {
         // SAFETY: The user of the domain, for whom the core calls, does not free it meanwhile.
         let this = unsafe { Self::from_raw(domain) };
         // SAFETY: The core lends the gather of its caller for the call.
         let mut gather = unsafe { IotlbGather::from_raw(gather) };
 
-        // CAST: `usize` and `c_ulong` have 64 bits or less.
-        let Some(page) = PageSize::from_bytes(pgsize as u64) else {
-            return 0;
-        };
-        let (iova, count) = (Iova::new(iova as u64), Pages::new(pgcount));
-        let Ok(req) = UnmapRequest::new(&this.geometry, iova, page, count) else {
+        let Ok(req) = this.unmap_request(iova, pgsize, pgcount) else {
             return 0;
         };
         let done = this.data().unmap(&req, &mut gather);
         // NO-OVERFLOW: The size of the request does not overflow.
         done.get().min(pgcount).wrapping_mul(pgsize)
+    }
+
+    /// Checks a request of the core to unmap.
+    #[inline(always)]
+    fn unmap_request(&self, iova: c_ulong, pgsize: usize, pgcount: usize) -> Result<UnmapRequest> {
+        // CAST: `usize` and `c_ulong` have 64 bits or less.
+        let page = PageSize::from_bytes(pgsize as u64).ok_or(EINVAL)?;
+        UnmapRequest::new(
+            &self.geometry,
+            Iova::new(iova as u64),
+            page,
+            Pages::new(pgcount),
+        )
     }
 
     /// # Safety

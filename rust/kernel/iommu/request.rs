@@ -37,6 +37,7 @@ struct Span {
 }
 
 impl Span {
+    #[inline]
     fn new(geometry: &Geometry, iova: Iova, page: PageSize, count: Pages) -> Result<Self> {
         if !geometry.pages.contains(page) || !iova.is_aligned(page) {
             return Err(EINVAL);
@@ -81,6 +82,7 @@ impl Span {
 /// let req = map(0x20000, 0x5_0000, 2, ProtFlag::Read.into())?;
 /// assert!(!req.may_sleep());
 /// assert_eq!(req.range().last(), Iova::new(0x3ffff));
+/// assert_eq!(req.paddr_last(), 0x6_ffff);
 ///
 /// let mut pages = req.pages();
 /// assert_eq!(pages.next(), Some((Iova::new(0x20000), 0x5_0000)));
@@ -119,6 +121,7 @@ impl MapRequest {
     ///
     /// - [`ERANGE`] if a page is outside the aperture of `geometry`.
     /// - [`EINVAL`] for anything else that the invariants of the type exclude.
+    #[inline]
     pub fn new(
         geometry: &Geometry,
         iova: Iova,
@@ -132,9 +135,14 @@ impl MapRequest {
 
         // CAST: The bits that a `PhysAddr` does not have are zero in `paddr`.
         let mask = page.offset_mask() as PhysAddr;
-        // NO-OVERFLOW: A range is not empty.
-        let last = PhysAddr::try_from(span.range.bytes().wrapping_sub(1)).map_err(|_| EINVAL)?;
-        if paddr & mask != 0 || paddr.checked_add(last).is_none() {
+        // NO-OVERFLOW: A range ends where it begins or above.
+        let rest = span
+            .range
+            .last()
+            .get()
+            .wrapping_sub(span.range.first().get());
+        let rest = PhysAddr::try_from(rest).map_err(|_| EINVAL)?;
+        if paddr & mask != 0 || paddr.checked_add(rest).is_none() {
             return Err(EINVAL);
         }
         if !prot.contains_any(ProtFlag::Read | ProtFlag::Write) {
@@ -160,6 +168,16 @@ impl MapRequest {
     #[inline]
     pub fn paddr(&self) -> PhysAddr {
         self.paddr
+    }
+
+    /// Returns the physical address of the last byte of the last page.
+    #[inline]
+    pub fn paddr_last(&self) -> PhysAddr {
+        let range = self.span.range;
+        // CAST: By the type invariant the length fits a `PhysAddr`.
+        // NO-OVERFLOW: By the type invariant, for the sum too.
+        let rest = range.last().get().wrapping_sub(range.first().get()) as PhysAddr;
+        self.paddr.wrapping_add(rest)
     }
 
     /// Returns the size of each page.
@@ -249,6 +267,7 @@ impl UnmapRequest {
     /// - [`ERANGE`] if a page is outside the aperture of `geometry`.
     /// - [`EINVAL`] if there is no page, the address is not aligned, or `geometry` does not support
     ///   the page size.
+    #[inline]
     pub fn new(geometry: &Geometry, iova: Iova, page: PageSize, count: Pages) -> Result<Self> {
         Span::new(geometry, iova, page, count).map(Self)
     }

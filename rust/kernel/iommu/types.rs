@@ -78,7 +78,7 @@ impl Iova {
 ///
 /// # Invariants
 ///
-/// `shift` is less than 64.
+/// `bytes` has one bit set.
 ///
 /// # Examples
 ///
@@ -96,7 +96,7 @@ impl Iova {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageSize {
-    shift: u32,
+    bytes: u64,
 }
 
 impl PageSize {
@@ -104,8 +104,10 @@ impl PageSize {
     #[inline]
     pub const fn from_shift(shift: u32) -> Option<Self> {
         if shift < u64::BITS {
-            // INVARIANT: Checked in the line above.
-            Some(Self { shift })
+            // INVARIANT: One bit, which is there because of the check above.
+            Some(Self {
+                bytes: 1u64.wrapping_shl(shift),
+            })
         } else {
             None
         }
@@ -115,10 +117,8 @@ impl PageSize {
     #[inline]
     pub const fn from_bytes(bytes: u64) -> Option<Self> {
         if bytes.is_power_of_two() {
-            // INVARIANT: A bit number of a `u64` is less than 64.
-            Some(Self {
-                shift: bytes.trailing_zeros(),
-            })
+            // INVARIANT: Checked in the line above.
+            Some(Self { bytes })
         } else {
             None
         }
@@ -127,14 +127,13 @@ impl PageSize {
     /// Returns the size in bytes.
     #[inline]
     pub const fn bytes(self) -> u64 {
-        // NO-OVERFLOW: By the type invariant.
-        1u64.wrapping_shl(self.shift)
+        self.bytes
     }
 
     /// Returns the base-2 logarithm of the size, less than 64.
     #[inline]
     pub const fn shift(self) -> u32 {
-        self.shift
+        self.bytes.trailing_zeros()
     }
 
     /// Returns a mask of the address bits inside a page.
@@ -195,9 +194,9 @@ impl PageSizes {
     /// Returns the smallest page size of the set, the granule of a domain.
     #[inline]
     pub const fn smallest(self) -> PageSize {
-        // INVARIANT: By the type invariant a bit is set, and its number is less than 64.
+        // INVARIANT: By the type invariant a bit is set, and this is the lowest one.
         PageSize {
-            shift: self.0.trailing_zeros(),
+            bytes: self.0 & self.0.wrapping_neg(),
         }
     }
 
@@ -302,6 +301,7 @@ impl_flags!(
 
 impl Prot {
     /// Keeps the flags of a C `prot` argument that this kernel knows.
+    #[inline]
     pub(super) const fn from_raw(prot: c_int) -> Self {
         // CAST: The C argument is a set of bits, its sign means nothing.
         Self(prot as u32 & Self::all_bits())

@@ -51,6 +51,7 @@ impl HvError {
         self.0
     }
 
+    #[inline]
     fn check(code: c_long) -> Result<(), Self> {
         if code == 0 {
             Ok(())
@@ -101,7 +102,7 @@ pub fn multi_tce() -> bool {
 /// The kernel runs below a hypervisor, and the caller owns the window `liobn`. While a present
 /// `tce` is set, a device may access that page: the caller keeps it from being used for anything
 /// that this would break.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn put_tce(liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), HvError> {
     // SAFETY: The hypervisor checks the arguments. What the device can then do is in the caller's
     // promise.
@@ -119,22 +120,22 @@ pub unsafe fn put_tce(liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), HvError>
 ///
 /// As for [`put_tce`], for each present TCE of the list. The hypervisor reads the list once, during
 /// the call, so the promise holds for the values that the words have then.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn put_tce_indirect(
     liobn: Liobn,
     ioba: Ioba,
     list: &TceList,
-    n: usize,
+    n: Tces,
 ) -> Result<(), HvError> {
-    if n > TceList::LEN {
+    // CAST: Widening.
+    if n.get() > TceList::LEN as u64 {
         return Err(HvError::BAD_PARAMETER);
     }
 
-    // CAST: `n` is at most 512.
     // SAFETY: `list` has room for `n` TCEs and is alive until the call returns. What the device can
     // then do is in the caller's promise.
     HvError::check(unsafe {
-        bindings::plpar_tce_put_indirect(liobn.get().into(), ioba.get(), list.phys(), n as u64)
+        bindings::plpar_tce_put_indirect(liobn.get().into(), ioba.get(), list.phys(), n.get())
     })
 }
 
@@ -145,7 +146,7 @@ pub unsafe fn put_tce_indirect(
 /// # Safety
 ///
 /// The kernel runs below a hypervisor, and the caller owns the window `liobn`.
-#[inline(never)]
+#[inline(always)]
 pub unsafe fn stuff_tce(liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), HvError> {
     // CAST: Widening.
     if n.get() > TceList::LEN as u64 {

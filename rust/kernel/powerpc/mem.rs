@@ -1,7 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The memory of TCE tables.
+//!
+//! # Memory model
+//!
+//! A TCE is one aligned 64-bit word that CPUs and the host bridge read and write at the same time.
+//! The accesses here are volatile, so each is a single load or store that the compiler neither tears
+//! nor repeats: what `READ_ONCE()` and `WRITE_ONCE()` are in C. They order nothing by themselves.
+//!
+//! * A walk from node to node is ordered by its address dependency, as `rcu_dereference()` is.
+//! * A new node is zeroed before [`TceList::replace`] shows it, which is a full barrier.
+//! * Stores to TCEs are ordered before a hypercall by the hypercall, and before a kill by the kill.
 
+use super::window::{
+    Tce,
+    TceIndex,
+    Tces, //
+};
 use crate::{
     alloc::{
         flags::__GFP_ZERO,
@@ -10,8 +25,68 @@ use crate::{
     bindings,
     io::PhysAddr,
     prelude::*,
-    sync::atomic::Atomic, //
+    sync::atomic::{
+        Atomic,
+        Full, //
+    }, //
 };
+
+#[inline(always)]
+fn read(word: &Atomic<u64>) -> u64 {
+    // SAFETY: The pointer is that of a live word. See the module documentation.
+    unsafe { word.as_ptr().read_volatile() }
+}
+
+#[inline(always)]
+fn write(word: &Atomic<u64>, value: u64) {
+    // SAFETY: As in `read`; an `Atomic` may be written through a shared reference.
+    unsafe { word.as_ptr().write_volatile(value) }
+}
+
+/// The bits that any of the words has.
+#[inline(always)]
+fn any(words: &[Atomic<u64>]) -> u64 {
+    words.iter().fold(0, |any, word| any | read(word))
+}
+
+/// The bits that all of the words have.
+#[inline(always)]
+fn all(words: &[Atomic<u64>]) -> u64 {
+    words.iter().fold(u64::MAX, |all, word| all & read(word))
+}
+
+/// Writes a row of TCEs: the first is `tce`, each other one `step` above the one before it.
+///
+/// `N` words are written in a turn of the loop: the compiler does not unroll volatile accesses.
+#[inline(always)]
+fn fill<const N: usize>(words: &[Atomic<u64>], tce: Tce, step: u64) {
+    let mut raw = tce.into_raw();
+    let mut next = |word| {
+        write(word, Tce::from_raw(raw).to_be());
+        raw = raw.wrapping_add(step);
+    };
+    let chunks = words.chunks_exact(N);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        chunk.iter().for_each(&mut next);
+    }
+    rest.iter().for_each(next);
+}
+
+/// What `phys_to_virt()` of C is, without a call: a walk asks once for each level.
+#[cfg(CONFIG_PPC64)]
+#[inline(always)]
+fn phys_to_virt(addr: PhysAddr) -> *mut c_void {
+    // CAST: The linear mapping lies at `PAGE_OFFSET`, whose bits no physical address has. It is
+    // signed because bindgen makes constants of no larger numbers.
+    (addr | bindings::PAGE_OFFSET as PhysAddr) as *mut c_void
+}
+
+#[cfg(not(CONFIG_PPC64))]
+fn phys_to_virt(addr: PhysAddr) -> *mut c_void {
+    // SAFETY: The function computes an address.
+    unsafe { bindings::phys_to_virt(addr) }
+}
 
 /// 4 KiB of TCEs.
 ///
@@ -36,16 +111,120 @@ impl TceList {
         Ok(unsafe { list.assume_init() })
     }
 
-    /// Returns the words.
+    /// Returns the TCE at the low bits of `index`.
     #[inline]
-    pub fn words(&self) -> &[Atomic<u64>; Self::LEN] {
-        &self.0
+    pub fn get(&self, index: TceIndex) -> Tce {
+        self.part(index, Tces::new(1))
+            .first()
+            .map_or(Tce::NONE, |word| Tce::from_be(read(word)))
     }
 
-    /// Returns word `index`, if it is below [`TceList::LEN`].
+    /// Sets a few TCEs: the first is `tce`, each other one maps the memory `step` bytes above that of
+    /// the one before it.
+    ///
+    /// Returns `false`, and changes nothing, if one of them is present.
+    #[inline(always)]
+    pub fn set(&self, first: TceIndex, count: Tces, tce: Tce, step: u64) -> bool {
+        let words = self.part(first, count);
+        // Without the set-up of a loop.
+        if let [word] = words {
+            let is_free = read(word) == 0;
+            if is_free {
+                write(word, tce.to_be());
+            }
+            return is_free;
+        }
+        let is_free = any(words) == 0;
+        if is_free {
+            fill::<1>(words, tce, step);
+        }
+        is_free
+    }
+
+    /// Sets many TCEs, as [`TceList::set`] does. It does not look at what is there if they are known
+    /// to be `free`.
+    #[inline(never)]
+    pub fn set_many(&self, first: TceIndex, count: Tces, tce: Tce, step: u64, free: bool) -> bool {
+        let words = self.part(first, count);
+        let is_free = free || any(words) == 0;
+        if is_free {
+            fill::<8>(words, tce, step);
+        }
+        is_free
+    }
+
+    /// Clears a few TCEs, if all of them are present and permit the same.
+    ///
+    /// Otherwise returns `false` and changes nothing: [`TceList::clear`] does the rest.
+    #[inline(always)]
+    pub fn try_clear(&self, first: TceIndex, count: Tces) -> bool {
+        let words = self.part(first, count);
+        // Without the set-up of a loop.
+        if let [word] = words {
+            let is_present = Tce::from_be(read(word)).is_present();
+            if is_present {
+                write(word, 0);
+            }
+            return is_present;
+        }
+        let are_present = Tce::from_be(all(words)).is_present();
+        if are_present {
+            fill::<1>(words, Tce::NONE, 0);
+        }
+        are_present
+    }
+
+    /// Clears TCEs up to the first that is not present. Returns how many.
+    #[inline(never)]
+    pub fn clear(&self, first: TceIndex, count: Tces) -> Tces {
+        let mut words = self.part(first, count);
+        if !Tce::from_be(all(words)).is_present() {
+            let gap = |word| !Tce::from_be(read(word)).is_present();
+            let end = words.iter().position(gap).unwrap_or(words.len());
+            words = words.get(..end).unwrap_or_default();
+        }
+        fill::<8>(words, Tce::NONE, 0);
+        // CAST: At most 512.
+        Tces::new(words.len() as u64)
+    }
+
+    /// Copies TCEs to the beginning of `to`. Returns how many.
     #[inline]
-    pub fn word(&self, index: usize) -> Option<&Atomic<u64>> {
-        self.0.get(index)
+    pub fn copy_to(&self, first: TceIndex, count: Tces, to: &Self) -> Tces {
+        let words = self.part(first, count);
+        for (to, from) in to.0.iter().zip(words) {
+            write(to, read(from));
+        }
+        // CAST: At most 512.
+        Tces::new(words.len() as u64)
+    }
+
+    /// The number of TCEs that are present.
+    pub fn present(&self) -> Tces {
+        let present = |word: &&Atomic<u64>| Tce::from_be(read(word)).is_present();
+        // CAST: At most 512.
+        Tces::new(self.0.iter().filter(present).count() as u64)
+    }
+
+    /// Puts `new` where `old` is. Fails with the one that is there instead. A full barrier.
+    pub fn replace(&self, index: TceIndex, old: Tce, new: Tce) -> Result<(), Tce> {
+        match self.part(index, Tces::new(1)).first() {
+            Some(word) => match word.cmpxchg(old.to_be(), new.to_be(), Full) {
+                Ok(_) => Ok(()),
+                Err(other) => Err(Tce::from_be(other)),
+            },
+            None => Err(Tce::NONE),
+        }
+    }
+
+    /// The words of `count` TCEs from the one at the low bits of `first` on; ends with the list.
+    #[inline]
+    fn part(&self, first: TceIndex, count: Tces) -> &[Atomic<u64>] {
+        // CAST: The remainder is below 512.
+        let slot = (first.get() % Self::LEN as u64) as usize;
+        let rest = self.0.get(slot..).unwrap_or_default();
+        // CAST: What a `usize` does not hold is more than is there.
+        rest.get(..count.get() as usize).unwrap_or(rest)
     }
 
     /// Returns the physical address.
@@ -65,11 +244,8 @@ impl TceList {
     /// freed during `'a`.
     #[inline]
     pub unsafe fn from_phys<'a>(addr: PhysAddr) -> &'a Self {
-        // SAFETY: The function computes an address.
-        let list = unsafe { bindings::phys_to_virt(addr) };
-
         // SAFETY: The caller promises that this is a live `TceList`. All access to it is atomic.
-        unsafe { &*list.cast() }
+        unsafe { &*phys_to_virt(addr).cast() }
     }
 
     /// Gives the list up to a table, which refers to it by its physical address.
@@ -82,6 +258,22 @@ impl TceList {
         // SAFETY: The pointer is that of an allocation.
         unsafe { bindings::kmemleak_ignore(KBox::into_raw(list).cast()) };
         addr
+    }
+
+    /// Frees a list a grace period from now (`kfree_rcu()`). Any context.
+    ///
+    /// Readers that still have it may find anything in it.
+    ///
+    /// # Safety
+    ///
+    /// `addr` came from [`TceList::into_phys`]; nobody gets at the list from now on, and those who
+    /// have it leave their RCU read-side critical section without having written to it.
+    pub unsafe fn free_rcu(addr: PhysAddr) {
+        let list = phys_to_virt(addr);
+
+        // SAFETY: By the safety requirements. The list is an allocation of its own and has room for
+        // the head.
+        unsafe { bindings::kvfree_call_rcu(list.cast(), list) };
     }
 
     /// Takes a list back: the reverse of [`TceList::into_phys`].

@@ -28,7 +28,6 @@ use super::window::{
     PageShifts,
     Query,
     Root,
-    TceIndex,
     Tces,
     Window,
     WindowId,
@@ -247,26 +246,22 @@ impl TableGroup {
         self.ops().kill.is_some()
     }
 
-    /// Makes the host bridge forget TCEs that it has cached: those of a range of a window, or all
-    /// of the PE.
+    /// Makes the host bridge forget TCEs that it has cached: some, from a bus address on, or all of
+    /// the PE.
     ///
     /// When it returns, no device reaches memory through the old TCEs. Stores to the table that
     /// came before it are visible to the host bridge. Does not sleep and can be called from any
     /// context; does nothing if [`TableGroup::has_kill`] says no.
-    #[inline(never)]
-    pub fn kill(&self, range: Option<(&Window, TceIndex, Tces)>) {
+    #[inline]
+    pub fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
         let Some(kill) = self.ops().kill else {
             return;
         };
 
-        // An empty page count stands for the whole PE, which is also right for a bad index.
-        let (shift, page, pages) = range
-            .and_then(|(win, first, tces)| {
-                let shift = win.shift.get();
-
-                Some((shift, win.ioba_of(first)?.get() >> shift, tces.get()))
-            })
-            .unwrap_or((0, 0, 0));
+        // No pages stand for the whole PE.
+        let (shift, page, pages) = run.map_or((0, 0, 0), |(first, tces, shift)| {
+            (shift.get(), shift.pages(first.get()), tces.get())
+        });
 
         // SAFETY: The group is valid by the type invariant.
         unsafe { kill(self.0.as_ptr(), shift, page, pages) }

@@ -396,12 +396,12 @@ impl Tce {
     #[inline]
     #[allow(clippy::unnecessary_cast)] // `PhysAddr` has 32 bits on some architectures.
     pub const fn from_parts(addr: PhysAddr, read: bool, write: bool) -> Self {
-        let bits = match (read, write) {
-            (true, true) => Self::READ | Self::WRITE,
-            (true, false) => Self::READ,
-            (false, true) => Self::WRITE,
-            (false, false) => return Self::NONE,
-        };
+        // CAST: A flag is 0 or 1, so its product with a bit is the bit or nothing.
+        let bits =
+            (read as u64).wrapping_mul(Self::READ) | (write as u64).wrapping_mul(Self::WRITE);
+        if bits == 0 {
+            return Self::NONE;
+        }
 
         // CAST: Widening, if anything.
         Self((addr as u64 & Self::ADDR) | bits)

@@ -4,18 +4,19 @@
 //!
 //! dma-iommu, VFIO and iommufd use it through the IOMMU core. `map` and `unmap` only write the
 //! tables; `iotlb_sync_map` and `iotlb_sync` make firmware follow, once for a whole scatterlist.
+//!
+//! `try_map` and `try_unmap` do the same where it takes no call of another function. They decline
+//! what they cannot serve, and the core comes again with `map` and `unmap`.
 
 use crate::{
-    driver::Tce,
+    driver,
+    firmware::calls::Calls,
     layout::{
         cpu_page_shift,
         IobaRange, //
     },
     pe::Target,
-    space::{
-        Access,
-        Space, //
-    }, //
+    space::Space, //
 };
 use kernel::{
     io::PhysAddr,
@@ -37,7 +38,8 @@ use kernel::{
     },
     powerpc::window::{
         Ioba,
-        PageShift, //
+        PageShift,
+        Tce, //
     },
     prelude::*,
     sync::Arc, //
@@ -46,12 +48,33 @@ use kernel::{
 /// See the module documentation.
 pub(crate) struct Paging {
     space: Arc<Space>,
+    /// The end of RAM with all that can be added. MMIO lies above it on every POWER machine.
+    max_ram: PhysAddr,
 }
 
+impl Paging {
+    /// The first TCE of a request, if it leads to RAM.
+    #[inline(always)]
+    fn tce(&self, req: &MapRequest) -> Option<Tce> {
+        let prot = req.prot();
+        // A TCE that leads to MMIO fences the PHB.
+        let is_ram = req.paddr_last() < self.max_ram && !prot.contains(ProtFlag::Mmio);
+        is_ram.then(|| {
+            Tce::from_parts(
+                req.paddr(),
+                prot.contains(ProtFlag::Read),
+                prot.contains(ProtFlag::Write),
+            )
+        })
+    }
+}
+
+#[inline(always)]
 fn ioba(iova: Iova) -> Ioba {
     Ioba::new(iova.get())
 }
 
+#[inline(always)]
 fn ioba_range(range: IovaRange) -> IobaRange {
     IobaRange {
         first: ioba(range.first()),
@@ -79,9 +102,9 @@ fn pages(part: Option<IovaRange>, page: PageSize) -> Pages {
 // - All methods take shared references to `Space`, whose operations may run concurrently.
 #[vtable]
 unsafe impl iommu::PagingOps for Paging {
-    type Driver = Tce;
+    type Driver = driver::Tce;
 
-    fn new(ctx: &EndpointCtx<'_, Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
+    fn new(ctx: &EndpointCtx<'_, driver::Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
         let layout = ctx.endpoint().pe().layout();
         let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
         let geometry = Geometry {
@@ -89,38 +112,47 @@ unsafe impl iommu::PagingOps for Paging {
             pages: PageSizes::of(size(layout.granule())?).with(size(cpu_page_shift()?)?),
             aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
         };
+        let max_ram = ctx.endpoint().pe().calls().max_ram();
         let space = Space::new(layout)?;
-        Ok((geometry, Ok(Self { space })))
+        Ok((geometry, Ok(Self { space, max_ram })))
     }
 
-    fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, Tce>) -> Result {
+    fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, driver::Tce>) -> Result {
         // SAFETY: This is the `attach_dev` callback of the IOMMU core.
         unsafe { ctx.endpoint().attach(&Target::Paging(&self.space)) }
     }
 
+    #[inline(always)]
+    fn try_map(self: Pin<&Self>, req: &MapRequest) -> bool {
+        self.tce(req)
+            .is_some_and(|tce| self.space.try_map(ioba_range(req.range()), tce))
+    }
+
     fn map(self: Pin<&Self>, req: &MapRequest) -> Result<(), MapError> {
-        let prot = req.prot();
-        let access = Access {
-            read: prot.contains(ProtFlag::Read),
-            write: prot.contains(ProtFlag::Write),
-        };
-        // A TCE without permissions is no mapping, and one that leads to MMIO fences the PHB.
-        if !(access.read || access.write) || prot.contains(ProtFlag::Mmio) {
-            return Err(EINVAL.into());
-        }
+        let tce = self.tce(req).ok_or(EINVAL)?;
         let page = PageShift::new(req.page_size().shift()).ok_or(EINVAL)?;
         self.space
-            .map(
-                ioba_range(req.range()),
-                req.paddr(),
-                page,
-                access,
-                req.flags(),
-            )
+            .map(ioba_range(req.range()), tce, page, req.flags())
             .map_err(|(error, mapped)| MapError {
                 error,
                 mapped: pages(mapped.and_then(iova_range), req.page_size()),
             })
+    }
+
+    #[inline(always)]
+    fn try_unmap(self: Pin<&Self>, req: &UnmapRequest, gather: &mut IotlbGather<'_>) -> bool {
+        let range = req.range();
+        let at_once = match gather.is_queued() {
+            true => self.space.layout().holds_copy(),
+            false => gather.is_disjoint(range),
+        };
+        if at_once || !self.space.try_unmap(ioba_range(range)) {
+            return false;
+        }
+        if !gather.is_queued() {
+            gather.add(range);
+        }
+        true
     }
 
     fn unmap(self: Pin<&Self>, req: &UnmapRequest, gather: &mut IotlbGather<'_>) -> Pages {
@@ -145,10 +177,12 @@ unsafe impl iommu::PagingOps for Paging {
         self.space.translate(ioba(iova))
     }
 
+    #[inline(always)]
     fn iotlb_sync_map(self: Pin<&Self>, range: IovaRange) -> Result {
         self.space.publish(ioba_range(range))
     }
 
+    #[inline(always)]
     fn iotlb_sync(self: Pin<&Self>, gather: &mut IotlbGather<'_>) {
         if let Some(range) = gather.take() {
             self.space.withdraw(ioba_range(range));

@@ -16,7 +16,6 @@ use kernel::{
             Query,
             Root,
             Tce,
-            TceIndex,
             Tces,
             Window,
             WindowNumber, //
@@ -63,7 +62,7 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ///
     /// Stores to the table that came before are visible to the PHB. When it returns, no device
     /// reaches memory through the old TCEs.
-    fn kill(&self, run: Option<(&Window, TceIndex, Tces)>);
+    fn kill(&self, run: Option<(Ioba, Tces, PageShift)>);
 
     /// Whether [`put_indirect`](Self::put_indirect) and [`stuff`](Self::stuff) are there.
     fn multi_tce(&self) -> bool;
@@ -87,7 +86,7 @@ pub(crate) trait Calls: Send + Sync + 'static {
         liobn: Liobn,
         ioba: Ioba,
         list: &TceList,
-        n: usize,
+        n: Tces,
     ) -> Result<(), Refused>;
 
     /// `H_STUFF_TCE` of `n` (at most 512) empty TCEs. Any context.
@@ -103,8 +102,9 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
 }
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        refused.error
+impl Refused {
+    /// Whether asking again may help.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.error == EBUSY
     }
 }

@@ -2,11 +2,11 @@
 
 //! A firmware for tests that is stricter than any emulator.
 //!
-//! It behaves like the machine where that hurts: the PHB caches TCEs until they are killed, a DMA
-//! without a valid TCE freezes the PE, hypercalls take no more than 512 TCEs and may stop half way,
-//! windows are limited in number and size, and any call can be made to fail. Tests do DMA with
-//! [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they do something else in the
-//! middle of a call.
+//! It behaves like the machine where that hurts: the PHB caches TCEs, those that are not valid too,
+//! until they are killed, a DMA without a valid TCE freezes the PE, hypercalls take no more than 512
+//! TCEs and may stop half way, windows are limited in number and size, and any call can be made to
+//! fail. Tests do DMA with [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they do
+//! something else in the middle of a call.
 
 use crate::firmware::calls::{
     Calls,
@@ -38,7 +38,6 @@ use kernel::{
     },
     prelude::*,
     sync::{
-        atomic::Relaxed,
         Arc,
         SpinLockIrq, //
     }, //
@@ -47,6 +46,7 @@ use kernel::{
 /// The PAPR codes that the fake answers with.
 const H_PARAMETER: c_long = -4;
 const H_HARDWARE: c_long = -1;
+const H_BUSY: c_long = 1;
 
 /// How the fake differs from one machine to another.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +99,10 @@ pub(crate) enum Event {
     Set(Ioba),
     /// TCEs from this address on are about to be cleared.
     Clear(Ioba),
+    /// TCEs are about to be killed.
+    Kill,
+    /// A window is about to be opened.
+    Open,
 }
 
 /// Something that a test does in the middle of a call. It may be atomic context.
@@ -115,6 +119,10 @@ enum Fail {
     From(u64),
     /// Those that clear TCEs.
     Clears,
+    /// Those that clear more than one TCE.
+    Stuffs,
+    /// As many changes of TCEs: the hypervisor is busy.
+    Busy(u32),
 }
 
 /// The hypervisor's table for a window.
@@ -183,15 +191,26 @@ struct Cached {
     tce: Tce,
 }
 
+/// A leaf that the PHB remembers the way to.
+struct Way {
+    window: usize,
+    leaf: u64,
+    addr: PhysAddr,
+}
+
 struct State {
     platform: bool,
     windows: [Option<Opened>; MAX_WINDOWS],
     cache: KVVec<Cached>,
+    /// Only a kill of all of the PE ends these.
+    ways: KVVec<Way>,
     frozen: bool,
     /// Counts the calls that can fail.
     calls: u64,
     fail: Fail,
     hook: Option<Hook>,
+    /// A TCE that cannot be cleared.
+    stuck: Option<Ioba>,
     /// What no driver should do; none of these is an error for the caller.
     sins: usize,
     kills: usize,
@@ -231,10 +250,12 @@ impl Fake {
                     platform: true,
                     windows,
                     cache: KVVec::new(),
+                    ways: KVVec::new(),
                     frozen: false,
                     calls: 0,
                     fail: Fail::Never,
                     hook: None,
+                    stuck: None,
                     sins: 0,
                     kills: 0,
                     single_kills: 0,
@@ -291,6 +312,16 @@ impl Fake {
         self.fail(Fail::Clears);
     }
 
+    /// Makes all calls fail that clear more than one TCE.
+    pub(crate) fn fail_stuffs(&self) {
+        self.fail(Fail::Stuffs);
+    }
+
+    /// Makes the hypervisor busy for the next `n` changes of TCEs.
+    pub(crate) fn busy(&self, n: u32) {
+        self.fail(Fail::Busy(n));
+    }
+
     /// Makes no call fail any more.
     pub(crate) fn fail_never(&self) {
         self.fail(Fail::Never);
@@ -312,6 +343,11 @@ impl Fake {
     pub(crate) fn hook(&self, hook: Option<Hook>) {
         let old = core::mem::replace(&mut self.state.lock().hook, hook);
         drop(old);
+    }
+
+    /// Makes the hypervisor refuse to clear the TCE at this address.
+    pub(crate) fn stick(&self, ioba: Option<Ioba>) {
+        self.state.lock().stuck = ioba;
     }
 
     /// A device of the PE does DMA. Returns the physical address it reaches.
@@ -341,13 +377,31 @@ impl Fake {
             (Some(tce), _) => tce,
             (None, None) => opened.table.get(index.get() as usize),
             (None, Some(root)) => {
-                let tce = walk(root, index)?;
+                let leaf = index.get() / TceList::LEN as u64;
+                let way = state
+                    .ways
+                    .iter()
+                    .find(|way| way.window == number && way.leaf == leaf)
+                    .map(|way| way.addr);
+                let addr = way.or_else(|| walk(root, index));
+                let tce = addr.map_or(Tce::NONE, |addr| {
+                    // SAFETY: The driver frees no leaf that a PHB knows the way to.
+                    unsafe { TceList::from_phys(addr) }.get(index)
+                });
+                // Sleeping is not allowed here; a full cache forgets nothing, it just learns no more.
+                if let (None, Some(addr)) = (way, addr) {
+                    let way = Way {
+                        window: number,
+                        leaf,
+                        addr,
+                    };
+                    exempt(|| state.ways.push(way, GFP_ATOMIC)).ok();
+                }
                 let entry = Cached {
                     window: number,
                     index,
                     tce,
                 };
-                // Sleeping is not allowed here; a full cache forgets nothing, it just learns no more.
                 exempt(|| state.cache.push(entry, GFP_ATOMIC)).ok();
                 tce
             }
@@ -405,35 +459,51 @@ impl Fake {
         let now = state.calls;
         state.calls += 1;
         match state.fail {
-            Fail::Never | Fail::Clears => false,
+            Fail::Never | Fail::Clears | Fail::Stuffs | Fail::Busy(_) => false,
             Fail::At(n) => now == n,
             Fail::From(n) => now >= n,
         }
     }
 
-    /// Changes TCEs of the window with `liobn`; `tce(i)` is the one for the `i`-th.
+    /// Runs the hook.
+    fn tell(&self, event: Event) {
+        let hook = self.state.lock().hook.clone();
+        if let Some(hook) = hook {
+            hook(event);
+        }
+    }
+
+    /// Changes TCEs from `ioba` on of the window with `liobn`; `tce(i)` is the one for the `i`-th.
     ///
     /// If the call is to fail, it does so after half of them.
     fn change(
         &self,
         liobn: Liobn,
         event: Event,
+        ioba: Ioba,
         n: usize,
         tce: impl Fn(usize) -> Tce,
     ) -> Result<(), Refused> {
-        let hook = self.state.lock().hook.clone();
-        if let Some(hook) = hook {
-            hook(event);
-        }
+        self.tell(event);
         let refuse = |code| Refused { code, error: EIO };
-        let (Event::Set(ioba) | Event::Clear(ioba)) = event;
         let mut state = self.state.lock();
         state.hcalls += 1;
+        if let Fail::Busy(left) = &mut state.fail {
+            if let Some(fewer) = left.checked_sub(1) {
+                *left = fewer;
+                return Err(Refused {
+                    code: H_BUSY,
+                    error: EBUSY,
+                });
+            }
+        }
         let mut fails = Self::call(&mut state);
         fails |= matches!((state.fail, event), (Fail::Clears, Event::Clear(_)));
+        fails |= matches!((state.fail, event), (Fail::Stuffs, Event::Clear(_)) if n > 1);
         if state.platform {
             state.sins += 1;
         }
+        let stuck = state.stuck.filter(|_| matches!(event, Event::Clear(_)));
         let found = state
             .windows
             .iter_mut()
@@ -442,13 +512,17 @@ impl Fake {
         let range = found.and_then(|w| {
             let first = w.window.index_of(ioba)?.get() as usize;
             let fits = first.checked_add(n)? <= w.window.tces.get() as usize;
-            fits.then_some((&mut w.table, first))
+            let stuck = stuck.and_then(|at| w.window.index_of(at));
+            let stuck = stuck.and_then(|at| (at.get() as usize).checked_sub(first));
+            fits.then_some((&mut w.table, first, stuck.filter(|at| *at < n)))
         });
-        let (Some((table, first)), 1..=TceList::LEN) = (range, n) else {
+        let (Some((table, first, stuck)), 1..=TceList::LEN) = (range, n) else {
             state.sins += 1;
             return Err(refuse(H_PARAMETER));
         };
-        for i in 0..if fails { n / 2 } else { n } {
+        let done = stuck.unwrap_or(if fails { n / 2 } else { n });
+        fails |= stuck.is_some();
+        for i in 0..done {
             fails |= table.set(first + i, tce(i)).is_err();
         }
         match fails {
@@ -458,24 +532,20 @@ impl Fake {
     }
 }
 
-/// Walks a table in memory as the hardware does.
-fn walk(root: Root, index: TceIndex) -> Option<Tce> {
+/// Walks a table in memory to its leaf, as the hardware does.
+fn walk(root: Root, index: TceIndex) -> Option<PhysAddr> {
     let mut addr = root.addr;
-    for level in (0..root.levels).rev() {
-        let slot =
-            index.get() >> (level * root.level_tces.get().ilog2()) & (root.level_tces.get() - 1);
-        // SAFETY: The driver gave the root of a table; a node stays as long as the window is open.
-        let node = unsafe { TceList::from_phys(addr) };
-        let tce = Tce::from_be(node.word(slot as usize)?.load(Relaxed));
+    for level in (1..root.levels).rev() {
+        let slot = index.get() >> (level * root.level_tces.get().ilog2());
+        // SAFETY: The driver gave the root of a table; a node stays as long as the window is open,
+        // or until a PHB does not get to it any more.
+        let tce = unsafe { TceList::from_phys(addr) }.get(TceIndex::new(slot));
         if !tce.is_present() {
             return None;
         }
-        if level == 0 {
-            return Some(tce);
-        }
         addr = tce.addr();
     }
-    None
+    Some(addr)
 }
 
 impl Calls for Fake {
@@ -535,6 +605,7 @@ impl Calls for Fake {
             .any(Opened::has_tces);
         state.sins += usize::from(left);
         state.cache.clear();
+        state.ways.clear();
         state.platform = on;
         drop(state);
         drop(old);
@@ -549,6 +620,7 @@ impl Calls for Fake {
         shift: PageShift,
         tces: Tces,
     ) -> Result<Window> {
+        self.tell(Event::Open);
         let base = Ioba::new(num.get() as u64 * HIGH_BASE);
         let new = Self::opened(num, base, shift, tces, root)?;
         let window = new.window;
@@ -570,6 +642,7 @@ impl Calls for Fake {
             return Err(EINVAL);
         }
         state.cache.retain(|c| c.window != num.get());
+        state.ways.retain(|way| way.window != num.get());
         state.windows[num.get()] = Some(new);
         Ok(window)
     }
@@ -583,24 +656,30 @@ impl Calls for Fake {
         // PAPR wants the TCEs cleared first.
         state.sins += usize::from(old.iter().any(Opened::has_tces));
         state.cache.retain(|c| c.window != num.get());
+        state.ways.retain(|way| way.window != num.get());
         drop(state);
         drop(old);
         Ok(())
     }
 
-    fn kill(&self, run: Option<(&Window, TceIndex, Tces)>) {
+    fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
+        self.tell(Event::Kill);
         let mut state = self.state.lock();
         state.kills += 1;
         match run {
-            Some((window, first, count)) if !self.model.kills_pe => {
-                let number = (window.id.get() - LIOBN) as usize;
+            Some((first, count, shift)) if !self.model.kills_pe => {
+                let number = (first.get() >> 59 & 1) as usize;
+                let first = shift.pages(first.get() - number as u64 * HIGH_BASE);
                 state.single_kills += count.get();
-                let killed = first.get()..first.get() + count.get();
+                let killed = first..first + count.get();
                 state
                     .cache
                     .retain(|c| c.window != number || !killed.contains(&c.index.get()));
             }
-            _ => state.cache.clear(),
+            _ => {
+                state.cache.clear();
+                state.ways.clear();
+            }
         }
     }
 
@@ -613,7 +692,7 @@ impl Calls for Fake {
             true => Event::Set(ioba),
             false => Event::Clear(ioba),
         };
-        self.change(liobn, event, 1, |_| tce)
+        self.change(liobn, event, ioba, 1, |_| tce)
     }
 
     unsafe fn put_indirect(
@@ -621,14 +700,13 @@ impl Calls for Fake {
         liobn: Liobn,
         ioba: Ioba,
         list: &TceList,
-        n: usize,
+        n: Tces,
     ) -> Result<(), Refused> {
         if !self.model.multi_tce {
             self.state.lock().sins += 1;
         }
-        self.change(liobn, Event::Set(ioba), n, |i| {
-            list.word(i)
-                .map_or(Tce::NONE, |word| Tce::from_be(word.load(Relaxed)))
+        self.change(liobn, Event::Set(ioba), ioba, n.get() as usize, |i| {
+            list.get(TceIndex::new(i as u64))
         })
     }
 
@@ -636,6 +714,8 @@ impl Calls for Fake {
         if !self.model.multi_tce {
             self.state.lock().sins += 1;
         }
-        self.change(liobn, Event::Clear(ioba), n.get() as usize, |_| Tce::NONE)
+        self.change(liobn, Event::Clear(ioba), ioba, n.get() as usize, |_| {
+            Tce::NONE
+        })
     }
 }

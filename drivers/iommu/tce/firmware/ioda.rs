@@ -11,17 +11,20 @@ use crate::{
     firmware::{
         calls::Calls,
         Common,
-        Firmware,
-        Stats,
-        Tables, //
+        Firmware, //
     },
     layout::{
         Layout,
         TceRun, //
     },
-    table::{
-        Levels,
-        Table, //
+    stats::{
+        Event,
+        Stats, //
+    },
+    table::Levels,
+    windows::{
+        TableWindow,
+        Windows, //
     }, //
 };
 use kernel::{
@@ -29,11 +32,11 @@ use kernel::{
     powerpc::{
         mem::TceList,
         window::{
+            Firmware as Kind,
             Query,
             Root,
             Tces,
-            Window,
-            WindowNumber, //
+            Window, //
         }, //
     },
     prelude::*,
@@ -49,7 +52,8 @@ use kernel::{
 /// The TCEs of each window. With 4 KiB pages it spans 2^48 bytes, which covers every user address.
 const TCES: Tces = Tces::new(1 << 36);
 
-/// The most TCEs that are killed one by one.
+/// From this many TCEs on, all of the PE is killed: PHB3 takes one store for each page. A whole leaf
+/// is as many, so that a kill of it reaches what the PHB knows of the levels above.
 const MANY: Tces = Tces::new(512);
 
 /// The windows of a PE on PowerNV.
@@ -81,7 +85,12 @@ impl<C: Calls> Ioda<C> {
             let fixed = query.windows.get(n).copied().flatten()?;
             Window::new(fixed.base, TCES, shift, fixed.id)
         };
-        let layout = Layout::new(window(0).ok_or(EINVAL)?, window(1), query.mmio32.clone())?;
+        let layout = Layout::new(
+            Kind::Ioda,
+            window(0).ok_or(EINVAL)?,
+            window(1),
+            query.mmio32.clone(),
+        )?;
         calls.set_platform(dev, false)?;
         Ok(Self {
             calls,
@@ -96,7 +105,7 @@ impl<C: Calls> Ioda<C> {
         let mut result = Ok(());
         for (number, _) in self.layout.windows() {
             if let Err(e) = self.calls.close_window(dev, number) {
-                self.stats.errors.count();
+                self.stats.count(Event::Error);
                 dev_err!(
                     dev,
                     "OPAL cannot close DMA window {} ({e:?})\n",
@@ -109,14 +118,11 @@ impl<C: Calls> Ioda<C> {
         result
     }
 
-    fn kill(&self, number: WindowNumber, run: TceRun) {
-        let window = self.layout.windows().find(|(n, _)| *n == number);
-        if let Some((_, window)) = window {
-            self.stats.kills.count();
-            // PHB3 takes one store for each page, so a kill of all is sooner done.
-            let run = (run.count <= MANY).then_some((window, run.first, run.count));
-            self.calls.kill(run);
-        }
+    #[inline(always)]
+    fn kill(&self, window: &TableWindow, run: TceRun) {
+        let some = (run.count < MANY).then(|| (window.ioba(run.first), run.count, window.shift()));
+        self.stats.count(Event::Kill);
+        self.calls.kill(some);
     }
 }
 
@@ -125,16 +131,12 @@ impl<C: Calls> Firmware for Ioda<C> {
         &self.layout
     }
 
-    fn holds_copy(&self) -> bool {
-        false
-    }
-
-    fn connect(&self, dev: &Device, tables: &Tables) -> Result {
+    fn connect(&self, dev: &Device, windows: &Windows) -> Result {
         if self.stuck.load(Relaxed) {
             self.close(dev)?;
         }
-        for ((number, window), table) in self.layout.windows().zip(tables) {
-            let table = table.as_ref().ok_or(EINVAL)?;
+        for window in windows.iter() {
+            let table = window.table();
             let root = Root {
                 addr: table.root(),
                 levels: table.levels().get(),
@@ -144,10 +146,15 @@ impl<C: Calls> Firmware for Ioda<C> {
             // window before that. What a TCE lets a device reach is the business of `map`. The PE is
             // claimed, so nobody else uses its windows.
             let opened = unsafe {
-                self.calls
-                    .open_window(dev, number, Some(root), window.shift, window.tces)
+                self.calls.open_window(
+                    dev,
+                    window.number(),
+                    Some(root),
+                    window.shift(),
+                    window.all().count,
+                )
             };
-            opened.inspect_err(|_| self.stats.errors.count())?;
+            opened.inspect_err(|_| self.stats.count(Event::Error))?;
         }
         Ok(())
     }
@@ -156,17 +163,17 @@ impl<C: Calls> Firmware for Ioda<C> {
         self.close(dev)
     }
 
-    fn publish(&self, number: WindowNumber, _: &Table, run: TceRun) -> Result {
-        self.kill(number, run);
+    fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
+        self.kill(window, run);
         Ok(())
     }
 
-    fn withdraw(&self, number: WindowNumber, run: TceRun) {
-        self.kill(number, run);
+    fn withdraw(&self, window: &TableWindow, run: TceRun) {
+        self.kill(window, run);
     }
 
     fn flush(&self) {
-        self.stats.kills.count();
+        self.stats.count(Event::Kill);
         self.calls.kill(None);
     }
 

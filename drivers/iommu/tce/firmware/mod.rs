@@ -8,6 +8,7 @@
 //! cache have to be *killed* ([`ioda`]). The trait [`Firmware`] is written so that callers need not
 //! know which one they have.
 
+mod bounce;
 pub(crate) mod calls;
 mod ioda;
 mod papr;
@@ -16,6 +17,7 @@ mod real;
 
 use crate::{
     firmware::{
+        bounce::Bounce,
         calls::Calls,
         ioda::Ioda,
         papr::Papr, //
@@ -25,29 +27,24 @@ use crate::{
         Layout,
         TceRun, //
     },
-    table::Table, //
+    stats::Stats,
+    windows::{
+        TableWindow,
+        Windows, //
+    }, //
 };
 use kernel::{
     device::Device,
     powerpc::window::{
         Firmware as Kind,
-        PageShift,
-        WindowNumber,
-        MAX_WINDOWS, //
+        PageShift, //
     },
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Arc,
         UniqueArc, //
     }, //
 };
-
-/// The TCE tables of a domain, by window.
-pub(crate) type Tables = [Option<Table>; MAX_WINDOWS];
 
 /// The windows of one PE, while the driver owns them.
 ///
@@ -58,14 +55,10 @@ pub(crate) trait Firmware: Send + Sync {
     /// The windows.
     fn layout(&self) -> &Layout;
 
-    /// Whether firmware holds a copy of the table, so that a populated one has to be published
-    /// when the PE is connected to it.
-    fn holds_copy(&self) -> bool;
-
-    /// Lets the PE translate through `tables`. May sleep.
+    /// Lets the PE translate through the tables of `windows`. May sleep.
     ///
     /// On error the PE may translate through some of them until it is disconnected.
-    fn connect(&self, dev: &Device, tables: &Tables) -> Result;
+    fn connect(&self, dev: &Device, windows: &Windows) -> Result;
 
     /// Stops all translation. May sleep, but does not allocate.
     ///
@@ -74,16 +67,18 @@ pub(crate) trait Firmware: Send + Sync {
     /// over.
     fn disconnect(&self, dev: &Device) -> Result;
 
-    /// Makes new TCEs of `table` visible to the PE. Atomic context.
+    /// Makes new TCEs of `window` visible to the PE. Atomic context.
     ///
-    /// On error, part of `run` may have been published; the caller withdraws all of it.
-    fn publish(&self, number: WindowNumber, table: &Table, run: TceRun) -> Result;
+    /// On error, part of `run` may have been published; the caller withdraws all of it. Fails with
+    /// [`EIO`] once firmware has refused to withdraw.
+    fn publish(&self, window: &TableWindow, run: TceRun) -> Result;
 
     /// Makes the PE forget TCEs that were cleared. Atomic context.
     ///
-    /// When this returns, no access through the old TCEs is possible or under way. If firmware
-    /// refuses, this says so once and the PE is not used again.
-    fn withdraw(&self, number: WindowNumber, run: TceRun);
+    /// When this returns, no access through the old TCEs is possible or under way. Where firmware
+    /// refuses, all that it does not refuse is withdrawn, the log has it once, and nothing is
+    /// published to the PE any more.
+    fn withdraw(&self, window: &TableWindow, run: TceRun);
 
     /// Makes the PE forget every cleared TCE. Atomic context.
     fn flush(&self);
@@ -95,21 +90,20 @@ pub(crate) trait Firmware: Send + Sync {
 }
 
 /// What all PEs share.
-#[pin_data]
 pub(crate) struct Common {
     /// TCE pages are not larger: the CPU's pages, or what the administrator wants.
     max_page: PageShift,
-    #[pin]
-    bounce: papr::Bounce,
+    bounce: Bounce,
 }
 
 impl Common {
-    /// `multi_tce` says whether a hypervisor takes lists of TCEs. May sleep.
-    pub(crate) fn new(multi_tce: bool, max_page: PageShift) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    /// Makes it. May sleep.
+    pub(crate) fn new(max_page: PageShift) -> Result<Arc<Self>> {
+        let common = Self {
             max_page: max_page.min(cpu_page_shift()?),
-            bounce <- papr::Bounce::new(multi_tce),
-        })
+            bounce: Bounce::new()?,
+        };
+        Ok(Arc::new(common, GFP_KERNEL)?)
     }
 }
 
@@ -135,47 +129,4 @@ pub(crate) fn claim<C: Calls>(
             Arc::<Ioda<C>>::from(port.write(Ioda::claim(calls, dev, common, &query, stats)?))
         }
     })
-}
-
-/// Counts of the calls that cost time.
-pub(crate) struct Stats {
-    /// `H_PUT_TCE` and `H_PUT_TCE_INDIRECT`.
-    pub(crate) puts: Counter,
-    /// `H_STUFF_TCE`.
-    pub(crate) stuffs: Counter,
-    /// TCE cache invalidations.
-    pub(crate) kills: Counter,
-    /// Calls that firmware refused.
-    pub(crate) errors: Counter,
-}
-
-impl Stats {
-    /// All zero.
-    pub(crate) const fn new() -> Self {
-        Self {
-            puts: Counter::new(),
-            stuffs: Counter::new(),
-            kills: Counter::new(),
-            errors: Counter::new(),
-        }
-    }
-}
-
-/// A statistics counter.
-pub(crate) struct Counter(Atomic<u64>);
-
-impl Counter {
-    const fn new() -> Self {
-        Self(Atomic::new(0))
-    }
-
-    /// Counts one.
-    pub(crate) fn count(&self) {
-        self.0.add(1, Relaxed);
-    }
-
-    /// The count so far.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }

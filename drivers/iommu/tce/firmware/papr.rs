@@ -17,29 +17,38 @@ use crate::{
             Refused, //
         },
         Common,
-        Firmware,
-        Stats,
-        Tables, //
+        Firmware, //
     },
     layout::{
         plan_high_window,
         Layout,
         TceRun, //
     },
-    table::Table, //
+    stats::{
+        Event,
+        Stats, //
+    },
+    table::{
+        is_in_one_leaf,
+        slices, //
+    },
+    windows::{
+        TableWindow,
+        Windows, //
+    }, //
 };
 use kernel::{
-    cpu::CpuId,
     device::Device,
-    new_spinlock_irq,
     powerpc::{
         mem::TceList,
         window::{
+            Firmware as Kind,
+            Liobn,
             Tce,
             TceIndex,
             Tces,
-            Window,
-            WindowNumber, //
+            WindowNumber,
+            MAX_WINDOWS, //
         }, //
     },
     prelude::*,
@@ -48,59 +57,37 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc,
-        SpinLockIrq, //
+        Arc, //
+    },
+    time::{
+        delay::udelay,
+        Delta, //
     }, //
 };
 
-/// How many CPUs can publish at the same time without waiting for each other.
-const PAGES: usize = 64;
+/// The most TCEs that a hypercall takes.
+// CAST: 512.
+const LIST: Tces = Tces::new(TceList::LEN as u64);
 
-/// 4 KiB pages for lists that do not start on a page border.
-///
-/// A CPU uses the page of its number, so there is no contention on a machine of up to [`PAGES`]
-/// CPUs, and little on a larger one.
-#[pin_data]
-pub(super) struct Bounce {
-    #[pin]
-    locks: [SpinLockIrq<()>; PAGES],
-    /// Each is written with its lock held.
-    pages: [Option<KBox<TceList>>; PAGES],
-}
+/// A name that no window has.
+const NOBODY: Liobn = Liobn::new(u32::MAX);
 
-impl Bounce {
-    /// Allocates the pages, if the hypervisor takes lists. May sleep.
-    pub(super) fn new(multi_tce: bool) -> impl PinInit<Self, Error> {
-        let pages = core::array::from_fn(|_| match multi_tce {
-            true => TceList::new(GFP_KERNEL).ok(),
-            false => None,
-        });
-        try_pin_init!(Self {
-            locks <- pin_init::pin_init_array_from_fn(|_| new_spinlock_irq!(())),
-            pages,
-        })
-        .pin_chain(move |this| {
-            match multi_tce && this.pages.iter().any(Option::is_none) {
-                true => Err(ENOMEM),
-                false => Ok(()),
-            }
-        })
-    }
+/// How long a hypercall may be busy before that counts as a refusal. The hypervisor asks for up to
+/// 100 s, but the caller may be in atomic context.
+const PATIENCE: Delta = Delta::from_millis(20);
 
-    /// Calls `f` with a page that nobody else uses meanwhile. Any context.
-    fn with<T>(&self, f: impl FnOnce(&TceList) -> T) -> Option<T> {
-        // CAST: `u32` fits `usize`.
-        let index = CpuId::current().as_u32() as usize % PAGES;
-        let _lock = self.locks.get(index)?.lock();
-        Some(f(self.pages.get(index)?.as_ref()?))
-    }
-}
+/// How long to wait for a busy hypercall at a time.
+const WAIT: Delta = Delta::from_micros(50);
 
 /// The windows of a PE on pSeries.
 pub(super) struct Papr<C> {
     calls: Arc<C>,
     layout: Layout,
+    /// By the number of the window.
+    liobns: [Liobn; MAX_WINDOWS],
     common: Arc<Common>,
+    /// Whether the hypervisor takes and clears several TCEs at a time.
+    multi_tce: bool,
     /// The hypervisor refused to clear a TCE.
     broken: Atomic<bool>,
     stats: Arc<Stats>,
@@ -117,7 +104,9 @@ impl<C: Calls> Papr<C> {
         calls.set_platform(dev, false)?;
         match Self::open(&calls, &common, dev) {
             Ok(layout) => Ok(Self {
+                multi_tce: calls.multi_tce(),
                 calls,
+                liobns: [WindowNumber::Low, WindowNumber::High].map(|n| liobn_of(&layout, n)),
                 layout,
                 common,
                 broken: Atomic::new(false),
@@ -154,102 +143,190 @@ impl<C: Calls> Papr<C> {
                 })
                 .ok()
         });
-        Layout::new(low, high, query.mmio32)
+        Layout::new(Kind::Papr, low, high, query.mmio32)
     }
 
-    fn window(&self, number: WindowNumber) -> Option<&Window> {
-        self.layout
-            .windows()
-            .find_map(|(n, window)| (n == number).then_some(window))
+    /// Whether the hypervisor refused to clear a TCE.
+    #[inline(always)]
+    fn is_broken(&self) -> bool {
+        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
+        unsafe { self.broken.as_ptr().read_volatile() }
     }
 
-    /// Publishes `count` TCEs of one leaf, from `first` on.
-    fn put(
+    /// What the hypervisor calls a window.
+    #[inline(always)]
+    fn liobn(&self, window: &TableWindow) -> Liobn {
+        let liobn = self.liobns.get(window.number().get());
+        liobn.copied().unwrap_or(NOBODY)
+    }
+
+    /// Sets or clears one TCE.
+    ///
+    /// # Safety
+    ///
+    /// If `tce` is present, its page is mapped at `index` in the table of the window: the caller of
+    /// `map` keeps it until `unmap` and sync have returned, and `withdraw` runs before that.
+    #[inline(always)]
+    unsafe fn put_one(
         &self,
-        window: &Window,
-        leaf: &TceList,
-        first: TceIndex,
-        count: u64,
-    ) -> Result<(), Fault> {
-        let ioba = window.ioba_of(first).ok_or(Fault::Range)?;
-        // CAST: Below 512.
-        let slot = (first.get() % TceList::LEN as u64) as usize;
-        // CAST: At most 512.
-        let n = count as usize;
-        let entries = || leaf.words().iter().skip(slot).take(n);
+        window: &TableWindow,
+        index: TceIndex,
+        tce: Tce,
+    ) -> Result<(), Refused> {
+        let (liobn, ioba) = (self.liobn(window), window.ioba(index));
+        self.stats.count(Event::Put);
+        let calls = &*self.calls;
+        // SAFETY: By the safety requirements.
+        patiently(move || unsafe { calls.put(liobn, ioba, tce) })
+    }
 
-        if n == 1 || !self.calls.multi_tce() {
-            for (index, word) in (first.get()..first.get().saturating_add(count)).zip(entries()) {
-                let ioba = window.ioba_of(TceIndex::new(index)).ok_or(Fault::Range)?;
-                self.stats.puts.count();
-                // SAFETY: The page is mapped in the domain's table: the caller of `map` keeps it
-                // until `unmap` and sync have returned, and `withdraw` runs before that.
-                unsafe {
-                    self.calls
-                        .put(window.id.liobn(), ioba, Tce::from_be(word.load(Relaxed)))
-                }?;
-            }
-            return Ok(());
+    /// Publishes TCEs of `leaf`.
+    #[inline(always)]
+    fn put_part(&self, window: &TableWindow, leaf: &TceList, part: TceRun) -> Result<(), Refused> {
+        // SAFETY: The TCEs are those of the table.
+        let singly =
+            || indexes(part).try_for_each(|n| unsafe { self.put_one(window, n, leaf.get(n)) });
+        if part.count == Tces::new(1) || !self.multi_tce {
+            return singly();
         }
-
-        self.stats.puts.count();
-        if slot == 0 {
-            // SAFETY: As above.
-            return Ok(unsafe { self.calls.put_indirect(window.id.liobn(), ioba, leaf, n) }?);
+        // A list starts at a border of 4 KiB.
+        if part.first.get() % TceList::LEN as u64 == 0 {
+            return self.put_list(window, leaf, part);
         }
         let bounced = self.common.bounce.with(|page| {
-            for (to, from) in page.words().iter().zip(entries()) {
-                to.store(from.load(Relaxed), Relaxed);
-            }
-            // SAFETY: As above.
-            unsafe { self.calls.put_indirect(window.id.liobn(), ioba, page, n) }
+            leaf.copy_to(part.first, part.count, page);
+            self.put_list(window, page, part)
         });
-        Ok(bounced.ok_or(Fault::Range)??)
+        bounced.unwrap_or_else(singly)
+    }
+
+    /// Publishes the first TCEs of `list`, which is a copy of the table's, or the table's own.
+    #[inline]
+    fn put_list(&self, window: &TableWindow, list: &TceList, part: TceRun) -> Result<(), Refused> {
+        let (liobn, ioba) = (self.liobn(window), window.ioba(part.first));
+        self.stats.count(Event::Put);
+        let calls = &*self.calls;
+        // SAFETY: As for `put_one`.
+        patiently(move || unsafe { calls.put_indirect(liobn, ioba, list, part.count) })
     }
 
     /// Clears up to 512 TCEs.
-    fn stuff(&self, window: &Window, first: TceIndex, count: u64) -> Result<(), Fault> {
-        let ioba = window.ioba_of(first).ok_or(Fault::Range)?;
-        if self.calls.multi_tce() {
-            self.stats.stuffs.count();
-            let cleared = self.calls.stuff(window.id.liobn(), ioba, Tces::new(count));
-            if cleared.is_ok() {
-                return Ok(());
+    #[inline(always)]
+    fn clear_part(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
+        if self.multi_tce {
+            let (liobn, ioba) = (self.liobn(window), window.ioba(part.first));
+            self.stats.count(Event::Stuff);
+            let calls = &*self.calls;
+            match patiently(move || calls.stuff(liobn, ioba, part.count)) {
+                Ok(()) => return Ok(()),
+                Err(refused) if refused.is_busy() => return Err(refused),
+                Err(_) => (),
             }
         }
-        for index in first.get()..first.get().saturating_add(count) {
-            let ioba = window.ioba_of(TceIndex::new(index)).ok_or(Fault::Range)?;
-            self.stats.puts.count();
+        self.clear_singly(window, part)
+    }
+
+    /// Clears TCEs one by one: all that the hypervisor does not refuse twice.
+    #[cold]
+    fn clear_singly(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
+        let mut result = Ok(());
+        for index in indexes(part) {
             // SAFETY: An empty TCE takes access away and gives none.
-            let clear = || unsafe { self.calls.put(window.id.liobn(), ioba, Tce::NONE) };
-            // There is nothing to fall back to, so one refusal is not taken for an answer.
-            clear().or_else(|_| clear())?;
+            let clear = || unsafe { self.put_one(window, index, Tce::NONE) };
+            match clear() {
+                Ok(()) => (),
+                // It has been waited for, and there may be hundreds of TCEs more.
+                Err(refused) if refused.is_busy() => return Err(refused),
+                // There is nothing to fall back to, so one refusal is not taken for an answer.
+                Err(_) => result = result.and(clear()),
+            }
         }
-        Ok(())
+        result
     }
-}
 
-/// Why TCEs could not be changed.
-enum Fault {
-    /// They lie outside the window.
-    Range,
-    /// The hypervisor refused.
-    Hypervisor(Refused),
-}
-
-impl From<Refused> for Fault {
-    fn from(e: Refused) -> Self {
-        Self::Hypervisor(e)
+    /// Publishes the TCEs of a run of any length.
+    #[inline(never)]
+    fn publish_many(&self, window: &TableWindow, run: TceRun) -> Result {
+        if !is_in_one_leaf(run) {
+            return slices(run).try_for_each(|part| self.publish_part(window, part));
+        }
+        self.publish_part(window, run)
     }
-}
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Range => EINVAL,
-            Fault::Hypervisor(e) => e.into(),
+    /// Publishes TCEs of one leaf.
+    #[inline(always)]
+    fn publish_part(&self, window: &TableWindow, part: TceRun) -> Result {
+        // Who unmaps what is being published has to withdraw it.
+        let Some(leaf) = window.table().leaf(part.first) else {
+            return Ok(());
+        };
+        self.put_part(window, leaf, part)
+            .map_err(|e| self.refused(e))
+    }
+
+    /// Withdraws more TCEs than a hypercall takes.
+    #[inline(never)]
+    fn withdraw_many(&self, window: &TableWindow, run: TceRun) {
+        for part in run.pieces(LIST) {
+            if let Err(refused) = self.clear_part(window, part) {
+                self.stuck(window, refused);
+            }
         }
     }
+
+    #[cold]
+    fn refused(&self, refused: Refused) -> Error {
+        self.stats.count(Event::Error);
+        refused.error
+    }
+
+    /// Remembers that a TCE could not be cleared.
+    #[cold]
+    fn stuck(&self, window: &TableWindow, refused: Refused) {
+        self.stats.count(Event::Error);
+        if !self.broken.xchg(true, Relaxed) {
+            pr_err!(
+                "LIOBN {:#x}: hypervisor error {} when clearing TCEs; device not usable\n",
+                self.liobn(window).get(),
+                refused.code
+            );
+        }
+    }
+}
+
+/// What the hypervisor calls a window of `layout`, if there is such a window.
+fn liobn_of(layout: &Layout, number: WindowNumber) -> Liobn {
+    let window = layout.window(number);
+    window.map_or(NOBODY, |window| window.id.liobn())
+}
+
+/// The TCEs of a run, one by one.
+fn indexes(run: TceRun) -> impl Iterator<Item = TceIndex> {
+    let first = run.first.get();
+    (first..first.saturating_add(run.count.get())).map(TceIndex::new)
+}
+
+/// Makes a hypercall again while the hypervisor is busy, within bounds.
+#[inline(always)]
+fn patiently(call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
+    match call() {
+        Err(refused) if refused.is_busy() => wait_for(refused, call),
+        result => result,
+    }
+}
+
+#[cold]
+fn wait_for(mut refused: Refused, call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
+    let mut waited = Delta::ZERO;
+    while refused.is_busy() && waited < PATIENCE {
+        udelay(WAIT);
+        waited = waited + WAIT;
+        match call() {
+            Err(again) => refused = again,
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(refused)
 }
 
 impl<C: Calls> Firmware for Papr<C> {
@@ -257,53 +334,37 @@ impl<C: Calls> Firmware for Papr<C> {
         &self.layout
     }
 
-    fn holds_copy(&self) -> bool {
-        true
-    }
-
-    fn connect(&self, _: &Device, _: &Tables) -> Result {
-        if self.broken.load(Relaxed) {
-            return Err(EIO);
+    fn connect(&self, _: &Device, _: &Windows) -> Result {
+        match self.is_broken() {
+            true => Err(EIO),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn disconnect(&self, _: &Device) -> Result {
         Ok(())
     }
 
-    fn publish(&self, number: WindowNumber, table: &Table, run: TceRun) -> Result {
-        let window = self.window(number).ok_or(EINVAL)?;
-        table.for_each_leaf(run, |part, leaf| {
-            self.put(window, leaf, part.first, part.count.get())
-                .inspect_err(|_| self.stats.errors.count())
-                .map_err(Error::from)
-        })
+    fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
+        if self.is_broken() {
+            return Err(EIO);
+        }
+        if run.count != Tces::new(1) {
+            return self.publish_many(window, run);
+        }
+        let Some(leaf) = window.table().leaf(run.first) else {
+            return Ok(());
+        };
+        // SAFETY: The TCE is that of the table.
+        unsafe { self.put_one(window, run.first, leaf.get(run.first)) }.map_err(|e| self.refused(e))
     }
 
-    fn withdraw(&self, number: WindowNumber, run: TceRun) {
-        let Some(window) = self.window(number) else {
-            return;
-        };
-        let mut at = run.first.get();
-        let mut left = run.count.get();
-        while left > 0 {
-            let count = left.min(TceList::LEN as u64);
-            if let Err(fault) = self.stuff(window, TceIndex::new(at), count) {
-                self.stats.errors.count();
-                if !self.broken.xchg(true, Relaxed) {
-                    let code = match fault {
-                        Fault::Range => 0,
-                        Fault::Hypervisor(e) => e.code,
-                    };
-                    pr_err!(
-                        "LIOBN {:#x}: hypervisor error {code} when clearing TCEs; device not usable\n",
-                        window.id.liobn().get()
-                    );
-                }
-            }
-            at = at.saturating_add(count);
-            left = left.wrapping_sub(count);
+    fn withdraw(&self, window: &TableWindow, run: TceRun) {
+        if run.count > LIST {
+            return self.withdraw_many(window, run);
+        }
+        if let Err(refused) = self.clear_part(window, run) {
+            self.stuck(window, refused);
         }
     }
 

@@ -25,7 +25,6 @@ use kernel::{
             Query,
             Root,
             Tce,
-            TceIndex,
             Tces,
             Window,
             WindowNumber, //
@@ -33,7 +32,10 @@ use kernel::{
     },
     prelude::*, //
 };
+
 impl From<HvError> for Refused {
+    #[cold]
+    #[inline(never)]
     fn from(e: HvError) -> Self {
         Self {
             code: e.code(),
@@ -71,30 +73,35 @@ impl Calls for TableGroup {
         self.close_window(dev, num)
     }
 
-    fn kill(&self, run: Option<(&Window, TceIndex, Tces)>) {
+    #[inline]
+    fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
         self.kill(run);
     }
 
+    #[inline]
     fn multi_tce(&self) -> bool {
         hvcall::multi_tce()
     }
 
+    #[inline]
     unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused> {
         // SAFETY: By the safety requirements.
         Ok(unsafe { hvcall::put_tce(liobn, ioba, tce) }?)
     }
 
+    #[inline]
     unsafe fn put_indirect(
         &self,
         liobn: Liobn,
         ioba: Ioba,
         list: &TceList,
-        n: usize,
+        n: Tces,
     ) -> Result<(), Refused> {
         // SAFETY: By the safety requirements.
         Ok(unsafe { hvcall::put_tce_indirect(liobn, ioba, list, n) }?)
     }
 
+    #[inline]
     fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
         // SAFETY: Empty TCEs take access away and give none.
         Ok(unsafe { hvcall::stuff_tce(liobn, ioba, n) }?)

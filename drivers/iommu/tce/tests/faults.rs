@@ -6,6 +6,7 @@ use crate::{
     fake::Model,
     pe::Target,
     space::Space,
+    stats::Event,
     tests::{
         ensure,
         granule,
@@ -23,7 +24,10 @@ use crate::{
     }, //
 };
 use kernel::{
-    powerpc::window::Firmware as Kind,
+    powerpc::window::{
+        Firmware as Kind,
+        Ioba, //
+    },
     prelude::*, //
 };
 
@@ -110,9 +114,71 @@ mod tests {
             assert!(rig.fake.has_failed());
             rig.fake.fail_never();
             assert!(rig.reaches(granule, false).is_none());
-            assert_eq!(pe.stats().errors.get(), 0);
+            assert_eq!(pe.stats().get(Event::Error), 0);
             pe.attach(rig.dev(), &Target::Blocked, false)?;
             pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+        }
+        Ok(())
+    }
+
+    // All that the hypervisor does not refuse is cleared, and the rest said once.
+    #[test]
+    fn refused_clear_leaves_nothing_else() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let at = range(HIGH, 600 * granule);
+        map(&space, at, PHYS, WRITE)?;
+        rig.fake.fail_stuffs();
+        unmap(&space, at);
+        rig.fake.fail_never();
+        assert!(!rig.reaches_any());
+        assert_eq!(pe.stats().get(Event::Error), 0);
+
+        // One TCE that cannot be cleared, in the middle.
+        map(&space, at, PHYS, WRITE)?;
+        let stuck = Ioba::new(HIGH + 100 * granule);
+        rig.fake.stick(Some(stuck));
+        unmap(&space, at);
+        for page in 0..600 {
+            let reached = rig.reaches(HIGH + page * granule, false);
+            assert_eq!(reached.is_some(), page == 100);
+        }
+        assert_eq!(pe.stats().get(Event::Error), 1);
+        // Nothing is mapped for the PE any more.
+        assert!(map(&space, range(granule, granule), PHYS, WRITE) == Err(EIO));
+        assert!(rig.reaches(granule, false).is_none());
+        rig.fake.stick(None);
+        Ok(())
+    }
+
+    #[test]
+    fn busy_is_waited_for() -> Result {
+        for model in [Model::PSERIES, ONE_BY_ONE] {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            let at = range(HIGH, 3 * granule(&space));
+            let calls = if model.multi_tce { 1 } else { 3 };
+            for _ in 0..2 {
+                let before = rig.fake.hcalls();
+                rig.fake.busy(7);
+                map(&space, at, PHYS, WRITE)?;
+                assert_eq!(rig.fake.hcalls() - before, 7 + calls);
+                rig.fake.busy(7);
+                unmap(&space, at);
+                assert_eq!(rig.fake.hcalls() - before, 2 * (7 + calls));
+                assert!(!rig.reaches_any());
+            }
+            assert_eq!(pe.stats().get(Event::Error), 0);
+            // There is an end to it.
+            map(&space, at, PHYS, WRITE)?;
+            let before = rig.fake.hcalls();
+            rig.fake.busy(u32::MAX);
+            unmap(&space, at);
+            assert!(rig.fake.hcalls() - before < 1000);
+            assert_eq!(pe.stats().get(Event::Error), 1);
+            rig.fake.fail_never();
+            assert!(map(&space, at, PHYS, WRITE) == Err(EIO));
         }
         Ok(())
     }
@@ -128,7 +194,7 @@ mod tests {
         rig.fake.fail_clears();
         unmap(&space, range(granule, granule));
         rig.fake.fail_never();
-        assert!(pe.stats().errors.get() > 0);
+        assert!(pe.stats().get(Event::Error) > 0);
         let refused = pe.attach(rig.dev(), &Target::Paging(&other), false);
         assert!(refused == Err(EIO));
         Ok(())

@@ -4,15 +4,19 @@ use crate::{
     layout::{
         cpu_page_shift,
         plan_high_window,
-        Layout, //
+        Layout,
+        TceRun, //
     },
-    tests::range, //
+    tests::range,
+    windows::Windows, //
 };
 use kernel::{
     powerpc::window::{
+        Firmware as Kind,
         Ioba,
         PageShift,
         PageShifts,
+        TceIndex,
         Tces,
         Window,
         WindowId,
@@ -36,7 +40,7 @@ mod tests {
     #[test]
     fn pseries() -> Result {
         let high = window(HIGH, 1 << 20, 12)?;
-        let layout = Layout::new(window(0, 1 << 18, 12)?, Some(high), None)?;
+        let layout = Layout::new(Kind::Papr, window(0, 1 << 18, 12)?, Some(high), None)?;
         assert_eq!(layout.aperture().first.get(), 0);
         assert_eq!(layout.aperture().last.get(), HIGH + (1 << 32) - 1);
         let mut reserved = layout.reserved();
@@ -50,16 +54,22 @@ mod tests {
     fn powernv() -> Result {
         let mmio = Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff);
         let low = window(0, 1 << 36, 12)?;
-        let layout = Layout::new(low, Some(window(HIGH, 1 << 36, 12)?), Some(mmio))?;
+        let layout = Layout::new(
+            Kind::Ioda,
+            low,
+            Some(window(HIGH, 1 << 36, 12)?),
+            Some(mmio),
+        )?;
         let mut reserved = layout.reserved();
         assert!(reserved.next() == Some(range(0x8000_0000, 0x8000_0000)));
         assert!(reserved.next() == Some(range(1 << 48, HIGH - (1 << 48))));
         // Nothing is found there, nor across its borders.
-        assert!(layout.locate(range(0x8000_0000, 0x1000)).is_none());
-        assert!(layout.locate(range(0x7fff_f000, 0x2000)).is_none());
-        assert!(layout.locate(range(0xffff_f000, 0x2000)).is_none());
-        let (number, _, run) = layout.locate(range(0x1_0000_0000, 0x2000)).ok_or(EINVAL)?;
-        assert_eq!(number, WindowNumber::Low);
+        let windows = Windows::new(&layout)?;
+        assert!(windows.locate(range(0x8000_0000, 0x1000)).is_none());
+        assert!(windows.locate(range(0x7fff_f000, 0x2000)).is_none());
+        assert!(windows.locate(range(0xffff_f000, 0x2000)).is_none());
+        let (window, run) = windows.locate(range(0x1_0000_0000, 0x2000)).ok_or(EINVAL)?;
+        assert_eq!(window.number(), WindowNumber::Low);
         assert_eq!(run.first.get(), 0x10_0000);
         assert_eq!(run.count.get(), 2);
         Ok(())
@@ -67,44 +77,102 @@ mod tests {
 
     #[test]
     fn locate_keeps_to_one_window() -> Result {
-        let layout = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 12)?), None)?;
-        assert!(layout.locate(range(0xf000, 0x1000)).is_some());
-        assert!(layout.locate(range(0xf000, 0x1001)).is_none());
-        assert!(layout.locate(range(0xf000, HIGH)).is_none());
-        assert!(layout.locate(range(HIGH - 1, 2)).is_none());
-        assert!(layout.locate(range(HIGH + 0xf000, 0x1000)).is_some());
-        assert!(layout.locate(range(HIGH + 0xf000, 0x1001)).is_none());
-        // A split takes what there is of each.
-        assert_eq!(layout.split(range(0xf000, HIGH)).count(), 2);
+        let layout = Layout::new(
+            Kind::Papr,
+            window(0, 16, 12)?,
+            Some(window(HIGH, 16, 12)?),
+            None,
+        )?;
+        let windows = Windows::new(&layout)?;
+        assert!(windows.locate(range(0xf000, 0x1000)).is_some());
+        assert!(windows.locate(range(0xf000, 0x1001)).is_none());
+        assert!(windows.locate(range(0xf000, HIGH)).is_none());
+        assert!(windows.locate(range(HIGH - 1, 2)).is_none());
+        assert!(windows.locate(range(HIGH + 0xf000, 0x1000)).is_some());
+        assert!(windows.locate(range(HIGH + 0xf000, 0x1001)).is_none());
+        // A part is what there is of each.
+        let at = range(0xf000, HIGH);
+        let mut parts = windows.iter().map(|window| window.part(at));
+        let first = |n, count| TceRun {
+            first: TceIndex::new(n),
+            count: Tces::new(count),
+        };
+        assert!(parts.next() == Some(Some(first(15, 1))));
+        assert!(parts.next() == Some(Some(first(0, 15))));
+        Ok(())
+    }
+
+    #[test]
+    fn pieces_are_all_of_a_run() -> Result {
+        let run = |first, count| TceRun {
+            first: TceIndex::new(first),
+            count: Tces::new(count),
+        };
+        let mut pieces = run(3, 21).pieces(Tces::new(8));
+        assert!(pieces.next() == Some(run(3, 8)));
+        assert!(pieces.next() == Some(run(11, 8)));
+        assert!(pieces.next() == Some(run(19, 5)));
+        assert!(pieces.next().is_none());
         Ok(())
     }
 
     #[test]
     fn impossible_windows() -> Result {
         let cpu = cpu_page_shift()?.get();
-        assert!(Layout::new(window(0, 16, cpu + 1)?, None, None).is_err());
-        assert!(Layout::new(window(0, 16, 12)?, Some(window(0x8000, 16, 12)?), None).is_err());
+        assert!(Layout::new(Kind::Papr, window(0, 16, cpu + 1)?, None, None).is_err());
+        assert!(Layout::new(
+            Kind::Papr,
+            window(0, 16, 12)?,
+            Some(window(0x8000, 16, 12)?),
+            None
+        )
+        .is_err());
         Ok(())
     }
 
     #[test]
     fn compatible() -> Result {
-        let a = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 12)?), None)?;
+        let a = Layout::new(
+            Kind::Papr,
+            window(0, 16, 12)?,
+            Some(window(HIGH, 16, 12)?),
+            None,
+        )?;
         assert!(a.is_compatible(&a.clone()));
-        let b = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 32, 12)?), None)?;
+        let b = Layout::new(
+            Kind::Papr,
+            window(0, 16, 12)?,
+            Some(window(HIGH, 32, 12)?),
+            None,
+        )?;
         assert!(!a.is_compatible(&b));
-        let c = Layout::new(window(0, 16, 12)?, None, None)?;
+        let c = Layout::new(Kind::Papr, window(0, 16, 12)?, None, None)?;
         assert!(!a.is_compatible(&c));
         assert!(!c.is_compatible(&a));
         // Another base, other pages, another range for MMIO.
-        let d = Layout::new(window(0, 16, 12)?, Some(window(HIGH << 1, 16, 12)?), None)?;
+        let d = Layout::new(
+            Kind::Papr,
+            window(0, 16, 12)?,
+            Some(window(HIGH << 1, 16, 12)?),
+            None,
+        )?;
         assert!(!a.is_compatible(&d));
         let mmio = Some(Ioba::new(0)..=Ioba::new(0xfff));
-        let e = Layout::new(window(0, 16, 12)?, None, mmio)?;
+        let e = Layout::new(Kind::Papr, window(0, 16, 12)?, None, mmio)?;
         assert!(!c.is_compatible(&e));
         if cpu_page_shift()?.get() > 12 {
-            let f = Layout::new(window(0, 16, 16)?, Some(window(HIGH, 16, 12)?), None)?;
-            let g = Layout::new(window(0, 16, 12)?, Some(window(HIGH, 16, 16)?), None)?;
+            let f = Layout::new(
+                Kind::Papr,
+                window(0, 16, 16)?,
+                Some(window(HIGH, 16, 12)?),
+                None,
+            )?;
+            let g = Layout::new(
+                Kind::Papr,
+                window(0, 16, 12)?,
+                Some(window(HIGH, 16, 16)?),
+                None,
+            )?;
             assert!(!f.is_compatible(&g));
         }
         Ok(())

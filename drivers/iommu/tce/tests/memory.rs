@@ -77,7 +77,7 @@ mod tests {
             let result = {
                 let _atomic = lock.lock();
                 let fault = FailNth::new(n);
-                let result = space.map(at, PHYS, shift, WRITE, GFP_ATOMIC);
+                let result = space.map(at, WRITE.tce(PHYS), shift, GFP_ATOMIC);
                 ensure(
                     fault.has_failed() == result.is_err(),
                     "the failure was told",
@@ -118,7 +118,7 @@ mod tests {
         let at = range(page.bytes(), 2 * page.bytes());
         for (n, pages) in [(0, 0), (1, 0), (1, 1), (1, 1)] {
             let fault = FailNth::new(n);
-            let result = space.map(at, PHYS, page, WRITE, GFP_ATOMIC);
+            let result = space.map(at, WRITE.tce(PHYS), page, GFP_ATOMIC);
             drop(fault);
             let wanted = (pages > 0).then(|| range(page.bytes(), pages * page.bytes()));
             assert_eq!(result, Err((ENOMEM, wanted)));

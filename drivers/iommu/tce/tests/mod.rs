@@ -25,10 +25,7 @@ use crate::{
         Pe,
         Target, //
     },
-    space::{
-        Access,
-        Space, //
-    }, //
+    space::Space, //
 };
 use kernel::{
     device::Device,
@@ -36,7 +33,8 @@ use kernel::{
     powerpc::window::{
         Firmware as Kind,
         Ioba,
-        PageShift, //
+        PageShift,
+        Tce, //
     },
     prelude::*,
     sync::Arc, //
@@ -64,14 +62,21 @@ const ONE_BY_ONE: Model = Model {
     ..Model::PSERIES
 };
 
-const READ: Access = Access {
-    read: true,
-    write: false,
-};
-const WRITE: Access = Access {
-    read: true,
-    write: true,
-};
+/// What a mapping allows.
+#[derive(Clone, Copy)]
+struct Access {
+    write: bool,
+}
+
+impl Access {
+    /// The TCE of a page.
+    fn tce(self, phys: u64) -> Tce {
+        Tce::from_parts(phys, true, self.write)
+    }
+}
+
+const READ: Access = Access { write: false };
+const WRITE: Access = Access { write: true };
 
 /// The lowest bus address of the high window.
 const HIGH: u64 = 1 << 59;
@@ -139,7 +144,7 @@ impl Rig {
             model,
             dev: faux::Registration::new(name, None)?,
             fake: Fake::new(model)?,
-            common: Arc::pin_init(Common::new(model.multi_tce, max_page), GFP_KERNEL)?,
+            common: Common::new(max_page)?,
         })
     }
 
@@ -200,18 +205,30 @@ fn range(first: u64, bytes: u64) -> IobaRange {
     }
 }
 
-/// Maps and publishes.
+/// Maps and publishes, as the core does.
 fn map(space: &Space, range: IobaRange, phys: u64, access: Access) -> Result {
-    space
-        .map(range, phys, space.layout().granule(), access, GFP_ATOMIC)
-        .map_err(|(e, _)| e)?;
+    let tce = access.tce(phys);
+    if !space.try_map(range, tce) {
+        space
+            .map(range, tce, space.layout().granule(), GFP_ATOMIC)
+            .map_err(|(e, _)| e)?;
+    }
     space.publish(range).inspect_err(|_| unmap(space, range))
+}
+
+/// Clears, as the core does.
+fn clear(space: &Space, range: IobaRange) -> Option<IobaRange> {
+    match space.try_unmap(range) {
+        true => Some(range),
+        false => space.unmap(range),
+    }
 }
 
 /// Unmaps and withdraws.
 fn unmap(space: &Space, range: IobaRange) {
-    space.unmap(range);
-    space.withdraw(range);
+    if let Some(cleared) = clear(space, range) {
+        space.withdraw(cleared);
+    }
 }
 
 /// Everything that can happen to a PE, from the platform and back to it.

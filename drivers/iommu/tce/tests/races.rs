@@ -209,6 +209,56 @@ mod tests {
         Ok(())
     }
 
+    // Who reads the list of PEs when another one attaches does not see it. The attach looks at the
+    // tables, or lets the PHB look, only when he is done: until then his changes need not be visible.
+    #[test]
+    fn attach_waits_for_who_does_not_see_it() -> Result {
+        on_all(|rig| {
+            let (_pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            let (first, second) = (range(granule, granule), range(20 * granule, granule));
+            map(&space, first, PHYS, WRITE)?;
+            let newcomer = Rig::named(rig.model, c"tce_kunit_b")?;
+            let pe = newcomer.pe()?;
+
+            let papr = space.layout().holds_copy();
+            let gate = Gate::new(match papr {
+                true => Event::Set(second.first),
+                false => Event::Kill,
+            })?;
+            gate.put_up(rig)?;
+            let other = {
+                let space = space.clone();
+                Thread::spawn(move || {
+                    map(&space, second, PHYS, WRITE).ok();
+                })?
+            };
+            gate.arrived.wait_for_completion();
+            let early = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+            let hook = {
+                let (gate, early) = (gate.clone(), early.clone());
+                move |event| {
+                    let looks = matches!(event, Event::Set(_) | Event::Open);
+                    if looks && !gate.passed.load(Relaxed) {
+                        early.store(true, Relaxed);
+                    }
+                }
+            };
+            newcomer.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+            pe.attach(newcomer.dev(), &Target::Paging(&space), false)?;
+            other.join();
+            rig.fake.hook(None);
+            newcomer.fake.hook(None);
+            ensure(!early.load(Relaxed), "the attach waited")?;
+            for at in [first, second] {
+                let reached = newcomer.reaches(at.first.get(), true);
+                ensure(reached == Some(PHYS), "both are there")?;
+            }
+            pe.attach(newcomer.dev(), &Target::Platform, false)?;
+            newcomer.check()
+        })
+    }
+
     // A detach has withdrawn the first TCEs, and has not come to the last ones.
     #[test]
     fn map_during_detach() -> Result {

@@ -5,7 +5,8 @@ use crate::{
     table::{
         Levels,
         Table, //
-    }, //
+    },
+    tests::Random, //
 };
 use kernel::{
     powerpc::window::{
@@ -30,8 +31,10 @@ fn table(tces: u64) -> Result<Table> {
 }
 
 fn set(table: &Table, run: TceRun, phys: u64) -> u64 {
-    let tce = |n| Tce::from_parts(phys + n * 0x1000, true, true);
-    table.set(run, GFP_KERNEL, tce).get()
+    match table.set(run, Tce::from_parts(phys, true, true), GFP_KERNEL) {
+        Ok(()) => run.count.get(),
+        Err((_, done)) => done.get(),
+    }
 }
 
 #[kunit_tests(tce_table)]
@@ -92,21 +95,110 @@ mod tests {
             set(&table, run(index, 1), 0x1000);
         }
         let mut found = KVec::new();
-        table.for_each_leaf(run(0, 1 << 36), |part, _| {
+        table.for_each_leaf(run(0, 1 << 36), |part| {
             Ok(found.push((part.first.get(), part.count.get()), GFP_KERNEL)?)
         })?;
         let last = ((1 << 36) - 512, 512);
         assert!(found[..] == [(0, 512), (512, 512), (1 << 20, 512), last]);
         // A run begins and ends inside leaves.
         found.clear();
-        table.for_each_leaf(run(500, 20), |part, _| {
+        table.for_each_leaf(run(500, 20), |part| {
             Ok(found.push((part.first.get(), part.count.get()), GFP_KERNEL)?)
         })?;
         assert!(found[..] == [(500, 12), (512, 8)]);
         // The first error ends it.
-        assert!(table
-            .for_each_leaf(run(0, 1 << 36), |_, _| Err(EIO))
-            .is_err());
+        assert!(table.for_each_leaf(run(0, 1 << 36), |_| Err(EIO)).is_err());
+        Ok(())
+    }
+
+    // The two paths write and clear the same, whatever is asked of them.
+    #[test]
+    fn both_paths_do_the_same() -> Result {
+        let mut random = Random(0x5eed_0000_beef);
+        let (fast, all) = (table(1 << 18)?, table(1 << 18)?);
+        let mut served = [0; 2];
+        for _ in 0..4000 {
+            let run = run(random.next(1500), 1 + random.next(20));
+            let access = random.next(3) + 1;
+            let tce = Tce::from_raw(0x4_0000_0000 + (random.next(1 << 20) << 12) + access);
+            if random.next(2) == 0 {
+                let quick = fast.try_set(run, tce);
+                served[0] += usize::from(quick);
+                let expected = all.set(run, tce, GFP_KERNEL);
+                let got = match quick {
+                    true => Ok(()),
+                    false => fast.set(run, tce, GFP_KERNEL),
+                };
+                assert!(got == expected);
+            } else {
+                let quick = fast.try_clear(run);
+                served[1] += usize::from(quick);
+                let expected = all.clear(run);
+                let got = match quick {
+                    true => run.count,
+                    false => fast.clear(run),
+                };
+                assert!(got == expected);
+            }
+            for index in run.first.get()..run.first.get() + run.count.get() {
+                let at = TceIndex::new(index);
+                let tce = |table: &Table| table.leaf(at).map(|leaf| leaf.get(at));
+                assert!(tce(&fast).unwrap_or(Tce::NONE) == tce(&all).unwrap_or(Tce::NONE));
+            }
+        }
+        // Both were put to use, and left something to the others.
+        for served in served {
+            assert!((200..1800).contains(&served));
+        }
+        assert_eq!(fast.populated(), all.populated());
+        Ok(())
+    }
+
+    #[test]
+    fn present_is_not_overwritten() -> Result {
+        let table = table(1 << 18)?;
+        assert_eq!(set(&table, run(515, 3), 0x10_0000), 3);
+        let over = Tce::from_parts(0x50_0000, true, true);
+        assert!(!table.try_set(run(513, 3), over));
+        // What lies in the leaf before it is written, and told.
+        let result = table.set(run(500, 20), over, GFP_KERNEL);
+        assert!(result == Err((EEXIST, Tces::new(12))));
+        let at = |index| table.translate(TceIndex::new(index), 0);
+        assert_eq!(at(511), Some(0x50_b000));
+        assert!(at(513).is_none());
+        assert_eq!(at(515), Some(0x10_0000));
+        Ok(())
+    }
+
+    // Leaves go when all of their range is unmapped, and come back when they are needed.
+    #[test]
+    fn leaves_are_freed() -> Result {
+        let count = |table: &Table| {
+            let mut leaves = 0;
+            let all = run(0, 1 << 18);
+            table.for_each_leaf(all, |_| {
+                leaves += 1;
+                Ok(())
+            })?;
+            Ok::<_, Error>(leaves)
+        };
+        let table = table(1 << 18)?;
+        for _ in 0..3 {
+            assert_eq!(set(&table, run(500, 1600), 0x10_0000), 1600);
+            assert_eq!(count(&table)?, 5);
+            assert_eq!(table.clear(run(500, 1600)).get(), 1600);
+            table.retire(run(500, 1600));
+            // Retired: nobody walks there any more.
+            assert_eq!(count(&table)?, 2);
+            assert!(!table.try_set(run(512, 1), Tce::from_parts(0x1000, true, true)));
+            assert!(
+                table.set(run(512, 1), Tce::from_parts(0x1000, true, true), GFP_KERNEL)
+                    == Err((EBUSY, Tces::new(0)))
+            );
+            table.free_retired(run(500, 1600));
+            assert_eq!(count(&table)?, 2);
+            assert_eq!(table.populated(), 0);
+        }
         Ok(())
     }
 }
