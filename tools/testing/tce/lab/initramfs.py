@@ -10,7 +10,8 @@ from . import arch
 from .say import Fail
 
 # VFIO as our kselftest uses it.
-_MORE_SOURCES = {"vfiocheck": ["../selftests/iommu/tce/vfio.c", "../selftests/iommu/tce/vfio.h"]}
+_VFIO = ["../selftests/iommu/tce/vfio.c", "../selftests/iommu/tce/vfio.h"]
+_MORE_SOURCES = {"vfiocheck": _VFIO, "vfioscatter": _VFIO}
 
 
 def _entry(number, name, mode, content, device=(0, 0)):

@@ -7,7 +7,8 @@ import time
 from .. import steps
 from ..guest import GuestError
 from ..scenario import Scenario
-from ..steps import MIB, expect, stats
+from ..steps import MIB, count_calls, expect, stats
+
 
 def ktap(bench, command, seconds):
     """Runs a program that talks KTAP; returns its counts, and all it said."""
@@ -52,6 +53,22 @@ def own_selftest(bench, rounds=1000):
 def own_selftest_long(bench):
     """tce_vfio, with 10000 random mappings."""
     return own_selftest(bench, 10000)
+
+
+# A call of pseries has room for 512 TCEs.
+_SCATTERED, _AT_ONCE = 2048, 512
+
+
+def scattered(bench):
+    """Hypercalls or kills to map and unmap pages that are scattered in memory."""
+    bdf, told = bench.bdf("testdev"), []
+    for kind in ("type1", "iommufd"):
+        # The difference is without what opening and closing take.
+        once, thrice = (count_calls(bench, f"vfioscatter {kind} {bdf} {_SCATTERED} {rounds}") for rounds in (1, 3))
+        calls = sum(thrice.values()) - sum(once.values())
+        told.append(f"{kind} {calls}")
+        expect(0 < calls <= 2 * 2 * _SCATTERED // _AT_ONCE, f"{kind}: {once} for one round, {thrice} for three")
+    return f"{', '.join(told)} for twice {_SCATTERED} pages"
 
 
 def hugepages(bench, mib):
@@ -173,7 +190,7 @@ def _back(name, step, **more):
 
 
 SCENARIOS = [
-    *_vfio("vfio", (own_selftest, kernel_vfio)),
+    *_vfio("vfio", (scattered, own_selftest, kernel_vfio)),
     *_vfio("vfio-long", (own_selftest_long, kernel_vfio_long), only_all=True, more=("-m", "4G"),
            append="hugepagesz=1G hugepages=1 hugepagesz=2M"),
     *_vfio("vfio", (own_selftest,), "modern-debug-64k", only_all=True),
