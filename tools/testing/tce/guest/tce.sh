@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # Shell helpers of the test guest.
 
-# load NAME [PARAMETER...]: inserts a module after those it depends on.
+# load NAME [PARAMETER...]: inserts a module after those it depends on, with
+# parameters of the kernel's command line, as modprobe does.
 load() {
 	name=$1
 	shift
@@ -10,7 +11,7 @@ load() {
 		( load "$need" ) || return 1
 	done
 	[ -e "/modules/$name.ko" ] || return 0
-	insmod "/modules/$name.ko" "$@"
+	insmod "/modules/$name.ko" $(tr ' ' '\n' </proc/cmdline | sed -n "s/^$name\.//p") "$@"
 }
 
 # pci ID: the addresses of the devices with a vendor:device ID, in order.

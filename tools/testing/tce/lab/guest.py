@@ -67,7 +67,8 @@ class Guest:
         self.qemu_log = directory / "qemu.log"
         self.qemu_log.write_text("")
         (directory / "qmp").unlink(missing_ok=True)
-        command = [machine.arch.qemu, *arguments, "-append", f"console={machine.arch.console} {append.strip()}",
+        words = f"console={machine.arch.console} {machine.append} {append}"
+        command = [machine.arch.qemu, *arguments, "-append", " ".join(words.split()),
                    "-serial", "stdio", "-monitor", "none", "-qmp", "unix:qmp,server=on,wait=off",
                    "-d", "guest_errors", "-D", str(self.qemu_log)]
         (directory / "command").write_text(" ".join(command) + "\n")

@@ -30,6 +30,7 @@ class Machine:
     arguments: tuple
     is_pseries: bool
     arch: Arch = POWERPC
+    append: str = ""        # what an administrator has to set there
 
     def command(self, devices, together, image, tftp, host_bridge=""):
         """QEMU arguments for the machine and its devices. `together` puts all
@@ -66,7 +67,11 @@ def _powernv(name):
     return Machine(name, ("-M", name, "-net", "none", "-m", "2G", "-smp", "2"), False)
 
 
+# The devices that QEMU emulates can write all vectors of a pseries machine.
+_UNSAFE = " ".join(f"{module}.allow_unsafe_interrupts=1" for module in ("vfio_iommu_type1", "iommufd"))
+
 MACHINES = {machine.name: machine for machine in (
-    Machine("pseries", ("-M", "pseries,x-vof=on", "-cpu", "power10", "-nodefaults", "-m", "2G", "-smp", "2"), True),
+    Machine("pseries", ("-M", "pseries,x-vof=on", "-cpu", "power10", "-nodefaults", "-m", "2G", "-smp", "2"), True,
+            append=_UNSAFE),
     _powernv("powernv9"), _powernv("powernv10"), _powernv("powernv11"),
     Machine("q35", ("-M", "q35", "-nodefaults", "-m", "1G", "-smp", "2"), False, X86))}

@@ -76,5 +76,5 @@ def shell(env, name, flavour, given):
     with env.locked():
         objects = _build(env, [one], given)[flavour]
         command = scenario.command(env, one, objects)
-    subprocess.run([kind.arch.qemu, *command, "-append", f"console={kind.arch.console} quiet tce.shell", "-serial", "mon:stdio"],
-                   check=False)
+    words = f"console={kind.arch.console} {kind.append} quiet tce.shell"
+    subprocess.run([kind.arch.qemu, *command, "-append", words, "-serial", "mon:stdio"], check=False)

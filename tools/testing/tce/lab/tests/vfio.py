@@ -55,6 +55,19 @@ def own_selftest_long(bench):
     return own_selftest(bench, 10000)
 
 
+def unsafe_interrupts(bench):
+    """VFIO without allow_unsafe_interrupts, where the platform checks who writes a vector."""
+    bdf = bench.bdf("testdev")
+    for kind, module in (("type1", "vfio_iommu_type1"), ("iommufd", "iommufd")):
+        path = f"/sys/module/{module}/parameters/allow_unsafe_interrupts"
+        was = bench.guest.run(f"cat {path}; echo 0 >{path}")
+        status, output = bench.guest.try_run(f"vfiocheck {kind} {bdf}")
+        bench.guest.run(f"echo {was} >{path}")
+        expect(bool(status) == bench.is_pseries, f"{kind}: {output}")
+        expect(not status or "not permitted" in output, f"{kind} was not refused for its interrupts: {output}")
+    return "refused" if bench.is_pseries else "granted"
+
+
 # A call of pseries has room for 512 TCEs.
 _SCATTERED, _AT_ONCE = 2048, 512
 
@@ -190,7 +203,7 @@ def _back(name, step, **more):
 
 
 SCENARIOS = [
-    *_vfio("vfio", (scattered, own_selftest, kernel_vfio)),
+    *_vfio("vfio", (unsafe_interrupts, scattered, own_selftest, kernel_vfio)),
     *_vfio("vfio-long", (own_selftest_long, kernel_vfio_long), only_all=True, more=("-m", "4G"),
            append="hugepagesz=1G hugepages=1 hugepagesz=2M"),
     *_vfio("vfio", (own_selftest,), "modern-debug-64k", only_all=True),
