@@ -5,10 +5,14 @@
 # kernel source package, plus a busybox of each architecture for the test guests.
 #
 # usage: toolchain.sh ROOT
+#        toolchain.sh --look ROOT	only tell whether it would be made
 #
 # ROOT is complete when ROOT/.complete exists; a root whose package list differs
 # from this file's is made again.
 set -eu
+
+look=
+[ "$1" != --look ] || { look=1; shift; }
 
 root=$1
 mirror=${TCE_MIRROR:-http://deb.debian.org/debian}
@@ -19,18 +23,27 @@ packages="bash coreutils make flex bison bc libelf-dev libssl-dev kmod cpio xz-u
 python3 perl git rsync patch diffutils findutils gawk clang lld llvm libclang-dev
 bindgen pahole gcc libc6-dev gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross
 linux-libc-dev-ppc64el-cross e2fsprogs busybox-static ca-certificates
-rustc rust-src rustfmt rust-clippy qemu-system-ppc qemu-system-x86 qemu-system-data linux-source-7.3"
+rustc rust-src rustfmt rust-clippy qemu-system-ppc qemu-system-x86 qemu-system-data linux-source-7.3
+python3-sphinx python3-yaml graphviz"
 # Packages taken from backports, with what they depend on there.
 newer="rustc rust-src rustfmt rust-clippy libstd-rust-* libllvm2* qemu-* seabios ipxe-qemu* libslirp* linux-source-7.3"
 guest_packages="busybox-static"
 
-stamp=$(echo "$packages $newer $guest_packages $mirror" | cksum)
+# Where busybox comes from when the mirror does not have the release's own.
+guest_suites="$suite testing unstable"
+
+stamp=$(echo "$packages $newer $guest_packages" | cksum)
 [ "$(cat "$root/.complete" 2>/dev/null)" = "$stamp" ] && exit 0
+[ -z "$look" ] || exit 1
 
 say() { echo "toolchain: $*"; }
 die() { echo "toolchain: $*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || die "needs root to make the toolchain root; run it with sudo"
+# It is removed first, so it must be ours: a root, what is left of one, or nothing.
+[ ! -e "$root" ] || [ -e "$root/.complete" ] || [ -e "$root.log" ] || rmdir "$root" 2>/dev/null ||
+	die "$root is there already and is no toolchain root: name a new directory"
+mkdir -p "$(dirname "$root")"
 
 if ! command -v mmdebstrap >/dev/null || ! [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then
 	say "installing mmdebstrap"
@@ -50,10 +63,10 @@ retry() {
 	shift
 	for try in 1 2 3 4 5; do
 		"$@" && return 0
-		say "$what failed (try $try of 5); trying again in $((try * 10)) s"
-		sleep $((try * 10))
+		[ $try = 5 ] || say "$what failed (try $try of 5); trying again in $((try * 10)) s"
+		[ $try = 5 ] || sleep $((try * 10))
 	done
-	die "$what failed 5 times; check the network and the mirror $mirror (TCE_MIRROR)"
+	die "$what failed 5 times, see $log; check the network and the mirror $mirror (TCE_MIRROR=url for another)"
 }
 
 log=$root.log
@@ -70,14 +83,21 @@ make_root() {
 		"deb $mirror $suite main" "deb $mirror $backports main" >>"$log" 2>&1
 }
 
+# A mirror's pool for ppc64el may lag behind its index; another release has the
+# same busybox, as it is static.
 make_guest() {
-	rm -rf "$root.guest"
-	mmdebstrap --variant=extract --mode=root --keyring="$keyring" \
-		--architectures=ppc64el --aptopt='Acquire::Retries "5"' \
-		--include="$guest_packages" "$suite" "$root.guest" "deb $mirror $suite main" >>"$log" 2>&1 &&
-		mkdir -p "$root/guest" &&
-		cp "$root.guest/usr/bin/busybox" "$root/guest/busybox" &&
+	for from in $guest_suites; do
 		rm -rf "$root.guest"
+		mmdebstrap --variant=extract --mode=root --keyring="$keyring" \
+			--architectures=ppc64el --aptopt='Acquire::Retries "5"' \
+			--aptopt='Acquire::Check-Valid-Until "false"' \
+			--include="$guest_packages" "$from" "$root.guest" "deb $mirror $from main" >>"$log" 2>&1 &&
+			mkdir -p "$root/guest" &&
+			cp "$root.guest/usr/bin/busybox" "$root/guest/busybox" &&
+			rm -rf "$root.guest" && return 0
+		say "no busybox for ppc64el from $from"
+	done
+	return 1
 }
 
 : >"$log"
