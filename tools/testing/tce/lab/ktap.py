@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Reports: KTAP for machines, a table for people."""
 
+import textwrap
 import threading
 
 from .say import become_diagnostics, line
@@ -32,46 +33,42 @@ class Ktap:
         return 1 if bad or not good else 0
 
 
-class Table:
-    """One row per title, one column per machine."""
+_COLUMNS = 80
 
-    def __init__(self, columns):
+
+class Table:
+    """One entry per title, with a line for each machine below it."""
+
+    def __init__(self, machines):
         self._lock = threading.Lock()
-        self.columns, self.rows, self.failed = columns, {}, 0
+        self.machines, self.rows, self.failed = machines, {}, 0
 
     def __call__(self, result):
         with self._lock:
             self.rows.setdefault(result.title, {})[result.where] = result
             self.failed += result.status == "not ok"
 
-    def _cell(self, result):
+    @staticmethod
+    def _text(result):
         if result is None:
             return "-"
         mark = {"ok": "", "not ok": "FAILED: ", "skip": "- "}[result.status]
         return mark + (result.detail or "ok")
 
+    def _entry(self, results):
+        """What the machines say, once if they agree."""
+        said = {name: self._text(results.get(name)) for name in self.machines}
+        if len(set(said.values())) == 1:
+            said = {"all": self._text(results.get(self.machines[0]))}
+        width = max(map(len, ("all", *self.machines)))
+        for name, text in said.items():
+            pieces = [piece for part in text.split("\n") for piece in textwrap.wrap(part, _COLUMNS - width - 4) or [""]]
+            for head, piece in zip((name, *[""] * len(pieces)), pieces):
+                yield f"  {head:{width}}  {piece}"
+
     def show(self):
         """Prints the table; returns the exit status."""
-        cells = [["", *self.columns]] + [[title, *(self._cell(row.get(name)) for name in self.columns)]
-                                         for title, row in self.rows.items()]
-        widths = [max(min(len(part), 60) for row in cells for part in row[i].split("\n"))
-                  for i in range(len(cells[0]))]
-        for number, row in enumerate(cells):
-            if number == 1:
-                line("-+-".join("-" * width for width in widths))
-            parts = [[piece for text in cell.split("\n") for piece in _wrap(text, 60)] for cell in row]
-            for i in range(max(map(len, parts))):
-                line(" | ".join((part[i] if i < len(part) else "").ljust(width)
-                                for part, width in zip(parts, widths)).rstrip())
+        for title, results in self.rows.items():
+            for text in (*textwrap.wrap(title, _COLUMNS), *self._entry(results)):
+                line(text)
         return 1 if self.failed else 0
-
-
-def _wrap(text, width):
-    lines, current = [], ""
-    for word in text.split(" "):
-        if current and len(current) + 1 + len(word) > width:
-            lines.append(current)
-            current = word
-        else:
-            current = f"{current} {word}" if current else word
-    return [*lines, current]

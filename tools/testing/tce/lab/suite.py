@@ -60,7 +60,7 @@ def run(env, given):
     chosen = [one for one in tour.SCENARIOS if one.flavour == "modern-64k" and not one.only_all]
     objects = _build(env, chosen, given)
     table = Table([one.machine for one in chosen])
-    with Progress("guests " + " and ".join(table.columns)):
+    with Progress("guests " + " and ".join(table.machines)):
         run_scenarios(env, chosen, table, objects)
     return table.show()
 
