@@ -9,7 +9,7 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit coverage mutants check check-all overlay series shell kernel module toolchain clean
+.PHONY: help run kunit coverage mutants check check-all overlay series series-check shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
@@ -20,13 +20,22 @@ help:
 	@echo '                          ARCH=x86_64 or ARCH=powerpcle for one of them'
 	@echo 'make mutants              break the code on purpose, one line at a time: does a KUnit test notice?'
 	@echo 'make coverage             which lines of the driver the KUnit suites run; after make kunit ARCH=x86_64'
-	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11)'
+	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11);'
+	@echo '                          APPEND="..." for more arguments of its kernel'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
-	@echo 'make series DST=dir        write the series for git am: our patches and files'
+	@echo 'make series DST=dir       write the series for git am: our patches and files'
+	@echo 'make series-check         build and boot after each patch of the series'
 	@echo 'make kernel FLAVOUR=...   build kernels: modern-64k legacy-64k modern-debug-64k modern-4k ...'
 	@echo 'make module               rebuild the driver alone against an already built kernel (make M=)'
+	@echo 'make toolchain ROOT=dir   make a toolchain root (2 GB) for ROOT=dir'
 	@echo 'make clean                remove $(BUILD)'
-	@echo 'Options: KDIR=dir (your own 7.3.y tree, copied), BUILD=dir, ROOT=dir (toolchain root), JOBS=n, FLAVOUR=...'
+	@echo 'Options:'
+	@echo '  KDIR=dir                your own 7.3.y tree; it is copied, never written to'
+	@echo '  BUILD=dir, ROOT=dir     where to build; a toolchain root made before'
+	@echo '  JOBS=n, FLAVOUR=...     parallel jobs of make; the kernel for make shell'
+	@echo '  TCE_MIRROR=url          the Debian mirror that the toolchain root is made from'
+	@echo '  TOOLS=host BUSYBOX=file the tools of this machine and a static ppc64le busybox,'
+	@echo '                          with KDIR=dir; no toolchain root, no root'
 
 run:
 	@$(enter) run
@@ -41,7 +50,7 @@ coverage:
 mutants:
 	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
 shell:
-	@$(enter) shell '$(MACHINE)' '$(FLAVOUR)'
+	@$(enter) shell '$(MACHINE)' '$(FLAVOUR)' --append='$(APPEND)'
 kernel:
 	@$(enter) kernel '$(FLAVOUR)'
 module:
@@ -50,6 +59,8 @@ overlay series:
 	@test -n '$(DST)' || { echo 'tce: say where: make $@ DST=dir' >&2; exit 2; }
 	@mkdir -p '$(DST)'
 	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) $@ "$$(cd '$(DST)' && pwd)"
+series-check:
+	@$(enter) series-check
 toolchain:
 	@tools/testing/tce/toolchain.sh $(ROOT)
 clean:

@@ -23,7 +23,7 @@ exec unshare --mount --propagation private sh -eu -c '
 	done
 	# kunit.py takes KVM wherever it is there, and below some hypervisors it hangs.
 	[ ! -e "$TCE_ROOT/dev/kvm" ] || mount --bind /dev/null "$TCE_ROOT/dev/kvm"
-	exec chroot "$TCE_ROOT" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
+	exec chroot "$TCE_ROOT" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" ${TCE_MIRROR:+"TCE_MIRROR=$TCE_MIRROR"} \
 		PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_LIB_SRC="/$(cd "$TCE_ROOT" && echo usr/src/rustc-*/library)" \
 		sh -eu -c "cd \"\$1\"; shift; exec \"\$@\"" sh "$TCE_CWD" "$@"
 ' sh "$@"

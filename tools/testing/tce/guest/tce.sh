@@ -1,17 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0
-# Shell helpers of the test guest.
+# Shell helpers of the test guest. `make shell` lists them by their comments.
 
-# load NAME [PARAMETER...]: inserts a module after those it depends on, with
-# parameters of the kernel's command line, as modprobe does.
+modules=/modules
+
+# load NAME [PARAMETER=VALUE...]: inserts a module after those that it needs, with the parameters of the kernel's command line.
 load() {
 	name=$1
 	shift
 	grep -q "^$name " /proc/modules && return 0
-	for need in $(sed -n "s/^$name://p" /modules/deps); do
+	[ -e "$modules/$name.ko" ] || {
+		grep -qx "$name" "$modules/builtin" && return 0
+		echo "load: there is no module $name; ls $modules shows those there are"
+		return 1
+	}
+	for need in $(sed -n "s/^$name://p" "$modules/deps"); do
 		( load "$need" ) || return 1
 	done
-	[ -e "/modules/$name.ko" ] || return 0
-	insmod "/modules/$name.ko" $(tr ' ' '\n' </proc/cmdline | sed -n "s/^$name\.//p") "$@"
+	insmod "$modules/$name.ko" $(tr ' ' '\n' </proc/cmdline | sed -n "s/^$name\.//p") "$@"
+}
+
+# lspci: the devices with their vendor:device ID, class, driver, group and its type.
+lspci() {
+	for dev in /sys/bus/pci/devices/*; do
+		bdf=${dev##*/}
+		echo "$bdf $(cut -c3- "$dev/vendor"):$(cut -c3- "$dev/device") class $(cut -c3- "$dev/class")" \
+			"driver $(driver_of "$bdf") group $(group_of "$bdf") $(type_of "$bdf")"
+	done
 }
 
 # pci ID: the addresses of the devices with a vendor:device ID, in order.
@@ -22,7 +36,7 @@ pci() {
 	return 0
 }
 
-# driver_of BDF, group_of BDF: a name, or a dash.
+# driver_of BDF, group_of BDF: a name or number, or a dash.
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver" || echo -)"; }
 group_of() { basename "$(readlink "/sys/bus/pci/devices/$1/iommu_group" || echo -)"; }
 
@@ -32,6 +46,7 @@ type_of() {
 	cat "/sys/kernel/iommu_groups/$(group_of "$1")/type"
 }
 
+# unbind BDF: takes a device from its driver, if it has one.
 unbind() {
 	[ "$(driver_of "$1")" = - ] && return 0
 	echo "$1" >"/sys/bus/pci/devices/$1/driver/unbind"

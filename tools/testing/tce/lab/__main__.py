@@ -20,6 +20,10 @@ def _series(env, args):
     print(upstream.mails(env.top, pathlib.Path(args.dst)), "patches in", args.dst)
 
 
+def _series_check(env, _args):
+    return suite.series_check(env)
+
+
 def _kernel(env, args):
     flavours = args.flavour.split(",")
     for flavour in flavours:
@@ -30,6 +34,8 @@ def _kernel(env, args):
 
 
 def _kunit(env, args):
+    if args.arch and args.arch not in kunit.ARCHES:
+        raise Fail(f"ARCH={args.arch}: the suites run on {' and '.join(kunit.ARCHES)}")
     source.prepare(env)
     return kunit.run(env, [args.arch] if args.arch else kunit.ARCHES)
 
@@ -61,11 +67,18 @@ def _run(env, args):
 
 
 def _shell(env, args):
-    return suite.shell(env, args.machine, args.flavour, _given(args))
+    return suite.shell(env, args.machine, args.flavour, args.append, _given(args))
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for what does not fit."""
+
+    def error(self, message):
+        raise Fail(f"{message}; `make help` has what there is")
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="lab", description=__doc__)
+    parser = _Parser(prog="lab", description=__doc__)
     parser.add_argument("--top", type=pathlib.Path, required=True)
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--root", type=pathlib.Path, required=True)
@@ -83,6 +96,9 @@ def _parser():
     sub.add_argument("dst")
     sub.set_defaults(run=_series)
 
+    sub = commands.add_parser("series-check", help="build and boot after each patch of the series")
+    sub.set_defaults(run=_series_check)
+
     sub = commands.add_parser("kernel", help="build flavours of the kernel")
     sub.add_argument("flavour", help="for example modern-64k or legacy-64k,modern-debug-64k")
     sub.set_defaults(run=_kernel)
@@ -92,7 +108,7 @@ def _parser():
     sub.set_defaults(run=_module)
 
     sub = commands.add_parser("kunit", help="the suites under kunit.py, on ppc64le and x86_64")
-    sub.add_argument("--arch", choices=kunit.ARCHES)
+    sub.add_argument("--arch", help=" or ".join(kunit.ARCHES))
     sub.set_defaults(run=_kunit)
 
     sub = commands.add_parser("coverage", help="which lines of the driver the KUnit suites run")
@@ -113,17 +129,18 @@ def _parser():
     sub = commands.add_parser("shell", help="a guest to look around in")
     sub.add_argument("machine")
     sub.add_argument("flavour")
+    sub.add_argument("--append", default="", help="further arguments of the kernel")
     sub.set_defaults(run=_shell)
     return parser
 
 
 def main():
-    args = _parser().parse_args()
     # Both end the with-blocks and finally clauses that end our own QEMUs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.umask(0o022)
-    env = Env(args.top, args.build, args.root, args.kdir, args.jobs)
     try:
+        args = _parser().parse_args()
+        env = Env(args.top, args.build, args.root, args.kdir, args.jobs)
         if args.command == "shell":     # it locks for as long as it builds
             return args.run(env, args)
         with env.locked():

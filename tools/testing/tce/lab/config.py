@@ -11,13 +11,20 @@ from . import arch
 from .say import Fail, log_tail, run_logged
 
 
+# A kernel for POWER has one of each.
+_DRIVERS, _PAGES = ("modern", "legacy"), ("64k", "4k")
+
+
 def fragments(env, flavour):
     """The fragment files of a flavour."""
-    files = [env.tce / "configs" / f"{word}.config" for word in dict.fromkeys([arch.of(flavour).fragment, *flavour.split("-")])]
+    words = flavour.split("-")
+    files = [env.tce / "configs" / f"{word}.config" for word in dict.fromkeys([arch.of(flavour).fragment, *words])]
     for path in files:
         if not path.exists():
-            known = sorted(path.stem for path in (env.tce / "configs").glob("*.config"))
-            raise Fail(f"flavour {flavour}: no fragment {path.stem}; there are {', '.join(known)}")
+            raise Fail(f"flavour {flavour}: there is no {path.relative_to(env.top)}; an example of a flavour is modern-64k")
+    if arch.of(flavour) == arch.POWERPC and any(sum(word in words for word in choice) != 1 for choice in (_DRIVERS, _PAGES)):
+        raise Fail(f"flavour {flavour}: name one of {', '.join(_DRIVERS)} and one of {', '.join(_PAGES)}, such as "
+                   f"modern-64k; debug and kvm may stand between them")
     return files
 
 

@@ -2,6 +2,7 @@
 """The test guest's file system: an uncompressed cpio written here, so that it
 needs no tool and is the same for the same input."""
 
+import pathlib
 import re
 import subprocess
 import threading
@@ -56,6 +57,13 @@ def modules(objects):
     return {path.stem.replace("-", "_"): path for path in paths}
 
 
+def built_in(objects):
+    """The names of what would be modules if it were not part of the kernel."""
+    listing = objects / "modules.builtin"
+    paths = listing.read_text(encoding="utf-8").split() if listing.exists() else []
+    return sorted(pathlib.PurePath(path).stem.replace("-", "_") for path in paths)
+
+
 def depends(module):
     """The modules that a module needs."""
     found = re.search(rb"\0depends=([^\0]*)\0", b"\0" + module)
@@ -77,6 +85,7 @@ def make(env, objects, target, more=None, kind=arch.POWERPC):
         files[f"modules/{name}.ko"] = content
         needs.append(f"{name}:{' '.join(depends(content))}\n")
     files["modules/deps"] = "".join(needs).encode()
+    files["modules/builtin"] = "".join(f"{name}\n" for name in built_in(objects)).encode()
     files |= more or {}
 
     # The console node exists before devtmpfs does; directories come first.

@@ -6,10 +6,12 @@ The disk is made when a scenario first asks for it, with the apt of the
 toolchain root, and kept in the build directory.
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
 import threading
+import time
 
 from . import initramfs
 from .say import Fail, Progress, log_tail, run_logged
@@ -18,30 +20,39 @@ _PACKAGES = ("qemu-system-ppc",)
 _DIRECTORIES = ("dev", "proc", "sys", "tmp", "mnt")     # mount points in the guest
 _BYTES = "400M"
 _lock = threading.Lock()
+# A mirror's pool may lag behind its index, and then another release serves. Backports are for what the lab itself needs.
+SUITES = ("trixie", "testing", "unstable")
+_TRIES = 3
 
 
-def _apt(out):
-    """apt-get for another architecture, with nothing installed. The stable
-    release alone: backports are for what the lab itself needs."""
-    stable = out / "sources.list"
-    lines = pathlib.Path("/etc/apt/sources.list").read_text(encoding="utf-8").splitlines(keepends=True)
-    stable.write_text("".join(text for text in lines if "-backports" not in text), encoding="utf-8")
+def _apt(out, suite):
+    """apt-get for another architecture, with nothing installed, from one release alone."""
+    sources = out / "sources.list"
+    mirror = os.environ.get("TCE_MIRROR") or pathlib.Path("/etc/apt/sources.list").read_text(encoding="utf-8").split()[1]
     for name in ("lists/partial", "cache/archives/partial"):
         (out / name).mkdir(parents=True)
+    sources.write_text(f"deb {mirror} {suite} main\n", encoding="utf-8")
     (out / "status").touch()
     options = {"APT::Architecture": "ppc64el", "APT::Architectures": "ppc64el", "APT::Install-Recommends": "false",
-               "APT::Sandbox::User": "root", "Acquire::Retries": "5", "Debug::NoLocking": "1",
+               "APT::Sandbox::User": "root", "Acquire::Retries": "5", "Acquire::Check-Valid-Until": "false", "Debug::NoLocking": "1",
                "Dir::State::Lists": out / "lists", "Dir::State::status": out / "status", "Dir::Cache": out / "cache",
-               "Dir::Etc::SourceList": stable, "Dir::Etc::SourceParts": "/dev/null"}
+               "Dir::Etc::SourceList": sources, "Dir::Etc::SourceParts": "/dev/null"}
     return ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
 
 
 def _fetch(out, log):
     """Unpacks the packages and what they need into out/tree."""
-    apt = _apt(out)
-    for command in ([*apt, "update"], [*apt, "--yes", "--download-only", "install", *_PACKAGES]):
-        if not run_logged(command, log):
-            raise Fail(f"cannot fetch QEMU for ppc64el; {log} says:\n{log_tail(log)}")
+    for suite, number in ((suite, number) for suite in SUITES for number in range(_TRIES)):
+        time.sleep(5 * number)
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        apt = _apt(out, suite)
+        if all(run_logged(command, log) for command in ([*apt, "update"], [*apt, "--yes", "--download-only", "install", *_PACKAGES])):
+            break
+    else:
+        errors = [text for text in log.read_text(encoding="utf-8").splitlines() if text.startswith("E:")] or ["?"]
+        raise Fail(f"cannot fetch QEMU for ppc64el from {', '.join(SUITES)}: {errors[0][:120]} ({log} has all): "
+                   "try again later, or another mirror with TCE_MIRROR=url")
     tree = out / "tree"
     tree.mkdir()
     for package in sorted((out / "cache/archives").glob("*.deb")):
@@ -63,8 +74,6 @@ def disk(env):
         if str(env.root) == "/":
             raise Fail("a KVM host needs the toolchain root: run without TOOLS=host")
         with Progress("QEMU for ppc64el"):
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir(parents=True)
             partial = image.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             tree = _fetch(out, log)

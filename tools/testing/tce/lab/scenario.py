@@ -154,6 +154,20 @@ def command(env, scenario, objects):
     return line + pasiddev.arguments(scenario.pasid_bits)
 
 
+def with_disk(env, chosen, report):
+    """The scenarios that can run: without a disk for KVM hosts theirs are one failure, and not one for each step."""
+    needy = [one for one in chosen if one.kvm_host]
+    try:
+        if needy:
+            kvmhost.disk(env)
+        return chosen
+    except Fail as problem:
+        report(Result("kvm-host.disk", "not ok", str(problem)))
+        for one in needy:
+            report(Result(one.label, "skip", "no disk for the host"))
+        return [one for one in chosen if not one.kvm_host]
+
+
 def run(env, scenario, objects, report):
     """Runs a scenario and reports a Result for each step."""
     directory = _directory(env, scenario)

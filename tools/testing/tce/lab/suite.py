@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Chooses scenarios and runs them, two boots at a time."""
 
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from . import arch, kernel, machine, scenario, slow, source, static
+from . import arch, kernel, machine, scenario, shell as terminal, slow, source, static, traps
 from .ktap import Ktap, Table
 from .say import Fail, Progress
 from .tests import iommufd, kunit, kvm, legacy, life, sva, tour, vfio
@@ -41,7 +40,7 @@ def _build(env, chosen, given, more=()):
 def check(env, everything, only, given):
     """`make check`: returns the exit status."""
     chosen = scenarios(everything, only)
-    checks = [test for test in static.FAST + static.SLOW if only in f"static.{test.__name__}"]
+    checks = [test for test in static.FAST + traps.CHECKS + static.SLOW if only in f"static.{test.__name__}"]
     slowest = everything and (only in "alone" or only in "clone")
     if not chosen and not checks and not slowest:
         where = "make check-all has tests" if scenarios(True, only) else "no test is there"
@@ -49,9 +48,16 @@ def check(env, everything, only, given):
     objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
     static.run(env, checks, objects, report)
-    run_scenarios(env, chosen, report, objects)
+    run_scenarios(env, scenario.with_disk(env, chosen, report), report, objects)
     if slowest:
         slow.run(env, only, report)
+    return report.finish()
+
+
+def series_check(env):
+    """`make series-check`: each patch on its own."""
+    report = Ktap()
+    slow.each_patch(env, report)
     return report.finish()
 
 
@@ -65,16 +71,16 @@ def run(env, given):
     return table.show()
 
 
-def shell(env, name, flavour, given):
+def shell(env, name, flavour, append, given):
     """`make shell`: a guest with one of each device and a console for the user."""
-    kind = machine.MACHINES.get(name)
-    if not kind:
-        raise Fail(f"no machine {name}; there are {', '.join(machine.MACHINES)}")
-    if kind.arch != arch.of(flavour):
-        raise Fail(f"{name} does not boot the flavour {flavour}")
+    kinds = [kind.name for kind in machine.MACHINES.values() if kind.arch == arch.POWERPC]
+    if name not in kinds:
+        raise Fail(f"MACHINE={name}: there are {', '.join(kinds)}")
+    if arch.of(flavour) != arch.POWERPC:
+        raise Fail(f"FLAVOUR={flavour} is not for {name}: give one such as modern-64k")
     one = scenario.Scenario("shell", flavour, name, ("nvme", "e100", "testdev", "edu"), ())
     with env.locked():
         objects = _build(env, [one], given)[flavour]
         command = scenario.command(env, one, objects)
-    words = f"console={kind.arch.console} {kind.append} quiet tce.shell"
-    subprocess.run([kind.arch.qemu, *command, "-append", words, "-serial", "mon:stdio"], check=False)
+    words = f"console={arch.POWERPC.console} {kind.append} quiet tce.shell {append}".strip()
+    return terminal.run([arch.POWERPC.qemu, *command, "-append", words], env.build / "run" / one.label / "console.log")

@@ -80,6 +80,8 @@ def _as_diff(top, name):
 def mails(top, target):
     """Writes the series for `git am` to a directory: patches with their new files. Returns how many."""
     target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise Fail(f"{target} is not empty: give a new directory with DST=, so that `git am` finds one series")
     files, patches = new_files(top), series(top)
     for number, patch in enumerate(patches, 1):
         text = patch.read_text(encoding="utf-8")

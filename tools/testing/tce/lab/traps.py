@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Mistakes that a user makes: each gets one line that says what to do, before
+anything is made."""
+
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest.mock
+
+from . import kvmhost, say, scenario, shell
+from .guest import GuestError
+from .tests import kvm
+
+_SECONDS = 60
+# No toolchain root: what the lab itself refuses. The tree has our files already, so no build would start.
+_HOST = "TOOLS=host KDIR={linux} BUSYBOX=/guest/busybox"
+# If it were not refused, nothing could be fetched.
+_NOWHERE = "TCE_MIRROR=http://127.0.0.1:9"
+
+# name: (what is typed, words of the line that answers)
+MISTAKES = {
+    "kdir": ("make run KDIR=/nonexistent", "KDIR=/nonexistent is no kernel source tree"),
+    "root": (f"make run ROOT=/nonexistent {_NOWHERE}", "make toolchain ROOT=/nonexistent"),
+    "root_taken": (f"make toolchain ROOT=/usr {_NOWHERE}", "/usr is there already"),
+    "jobs": ("make run JOBS=abc", "JOBS=4"),
+    "tools": ("make run TOOLS=hots", "TOOLS=host"),
+    "busybox": ("make run BUSYBOX=/bin/busybox", "TOOLS=host"),
+    "arch": (f"make kunit ARCH=arm64 {_HOST}", "powerpcle and x86_64"),
+    "flavour_without_pages": (f"make kernel FLAVOUR=modern {_HOST}", "modern-64k"),
+    "flavour_without_driver": (f"make kernel FLAVOUR=64k {_HOST}", "modern-64k"),
+    "flavour_unknown": (f"make kernel FLAVOUR=modren-64k {_HOST}", "configs/modren.config"),
+    "machine": (f"make shell MACHINE=q35 {_HOST}", "there are pseries, powernv9"),
+    "flavour_of_another": (f"make shell FLAVOUR=x86 {_HOST}", "modern-64k"),
+    "only": (f"make check ONLY=nosuchtest {_HOST}", "no test is there"),
+    "overlay_nowhere": ("make overlay", "make overlay DST=dir"),
+    "series_taken": (f"make series DST={{taken}} {_HOST}", "is not empty"),
+    "usage": (f"tools/testing/tce/enter.sh kernels {_HOST}", "make help"),
+    "load": ("sh -c '. ./tools/testing/tce/guest/tce.sh; modules={empty}; load nosuchmodule 2>/dev/null'", "no module nosuchmodule"),
+}
+
+
+def _typed(env, command):
+    """(status, output) of a command line of a user in the repository."""
+    with tempfile.TemporaryDirectory() as build, tempfile.TemporaryDirectory() as taken:
+        pathlib.Path(taken, "0001-of-another.patch").touch()
+        return _answer(env, command.format(linux=env.linux, taken=taken, empty="/media"), build)
+
+
+def _answer(env, words, build):
+    if not words.startswith(("make", "sh ")):       # variables go before a command
+        program, *rest = words.split()
+        words = " ".join([*(word for word in rest if "=" in word), program, *(word for word in rest if "=" not in word)])
+    done = subprocess.run(["sh", "-c", words], cwd=env.top, env={"PATH": os.environ["PATH"], "BUILD": build}, timeout=_SECONDS,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if made := [name for name in os.listdir(build) if name != ".lock"]:
+        raise GuestError(f"{words} made {', '.join(made)}")
+    return done.returncode, [line for line in done.stdout.splitlines() if not line.startswith("make")]
+
+
+def mistakes(env, _):
+    """A mistake is answered with one line that says what to do."""
+    for name, (command, need) in MISTAKES.items():
+        try:
+            status, lines = _typed(env, command)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f"{name}: {command} went on and on") from None
+        if not status or len(lines) != 1 or need not in lines[0]:
+            raise GuestError(f"{name}: {command} gave {status}: {' | '.join(lines[:6])}")
+    return f"{len(MISTAKES)} mistakes"
+
+
+def mirror_lags(env, _):
+    """A mirror without the packages of a KVM host is one failure, after other releases were tried."""
+    found, asked = [], []
+
+    def answer(command, *_):
+        asked.append(command)
+        return "update" in command      # the index is there, the packages are not
+
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(kvmhost, "run_logged", answer), \
+            unittest.mock.patch.object(kvmhost.time, "sleep"), unittest.mock.patch.object(say, "line"):
+        elsewhere = unittest.mock.Mock(wraps=env, base=type(env.base)(folder), root="/elsewhere")
+        (elsewhere.base / "kvm-host.log").write_text("E: Failed to fetch a.deb  404  Not Found\n" * 8)
+        left = scenario.with_disk(elsewhere, kvm.SCENARIOS, found.append)
+    failed = [result.detail for result in found if result.status == "not ok"]
+    if left or len(failed) != 1 or "\n" in failed[0] or len(failed[0]) > 300 or "TCE_MIRROR" not in failed[0]:
+        raise GuestError(f"{len(left)} scenarios left; {failed}")
+    if len([one for one in asked if "install" in one]) <= len(kvmhost.SUITES):
+        raise GuestError("was not tried again")
+    return failed[0]
+
+
+def firmware_lines(_env, _objects):
+    """`make shell` shows no line of the firmware, and every other byte at once."""
+    sieve = shell.Sieve()
+    said = (b"[  123.456,7] PHB#0: noise\r\nhello\n", b"[    0.5] kernel\n", b"/ # ", b"ls\n[ 1", b"2.3,5", b"] more\nend", b"\n")
+    seen = b"".join(map(sieve, said))
+    if seen != b"hello\n[    0.5] kernel\n/ # ls\nend\n":
+        raise GuestError(f"seen: {seen}")
+    if shell.Sieve()(b"~ # ") != b"~ # ":
+        raise GuestError("a prompt was held back")
+
+
+CHECKS = (mistakes, mirror_lags, firmware_lines)
