@@ -7,17 +7,23 @@ import pathlib
 import signal
 import sys
 
-from . import config, coverage, kernel, kunit, mutants, source, suite, upstream
+from . import config, coverage, kernel, kunit, mails, mutants, own, source, suite
 from .env import Env, default_jobs
 from .say import Fail
 
 
 def _overlay(env, args):
     print("overlay:", source.overlay(env, pathlib.Path(args.dst)))
+    print("A kernel with the driver:", f"cd {args.dst}", *own.COMMANDS, sep="\n  ")
 
 
 def _series(env, args):
-    print(upstream.mails(env.top, pathlib.Path(args.dst)), "patches in", args.dst)
+    target = pathlib.Path(args.dst)
+    mails.refuse_taken(target)
+    source.prepare(env)
+    for part, written in mails.write(env, target).items():
+        print(f"{len(written):3} patches and a cover letter: {written[0].parent}")
+    print("apply with: git am", target / "*/*.patch")
 
 
 def _series_check(env, _args):

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import time
 
-from . import kernel, scenario, source, upstream
+from . import kernel, own, scenario, source, upstream
 from .scenario import Result
 from .tests import legacy
 
 COMMAND_SECONDS = 3600
+NAMES = ("own", "alone", "clone")
 
 
 def each_patch(env, report):
@@ -34,7 +35,9 @@ def each_patch(env, report):
 def readme_commands(env):
     """The `make` commands of README.md's code blocks, in order."""
     blocks = re.findall(r"^```\n(.*?)^```", (env.top / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    return [text.split("#")[0].strip() for block in blocks for text in block.splitlines() if text.startswith("make ")]
+    # The recipe for a kernel of one's own has a check of its own.
+    return [text.split("#")[0].strip() for block in blocks if "export ARCH" not in block
+            for text in block.splitlines() if text.startswith("make ")]
 
 
 def _run(words, clone):
@@ -70,7 +73,9 @@ def clean_clone(env, report):
 
 
 def run(env, only, report):
-    """Both, when asked for."""
+    """All of them, or the one that was asked for."""
+    if only in "own":
+        own.check(env, report)
     if only in "alone":
         each_patch(env, report)
     if only in "clone":

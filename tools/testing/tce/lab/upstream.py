@@ -11,7 +11,7 @@ import subprocess
 
 from .say import Fail
 
-OWN_DIRS = ("rust", "drivers", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
+OWN_DIRS = ("arch", "rust", "drivers", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
 _NOT_SOURCE = re.compile(r"(^|/)(\.(?!kunitconfig$).*|.*\.(o|ko|mod|mod\.c|a|rmeta|orig|rej|pyc)|.*~|__pycache__/.*|modules\.order)$")
 
 
@@ -25,17 +25,23 @@ def own_files(top):
     return sorted(found)
 
 
+def parts(top):
+    """{part: its patches}, in order. A line "# == NAME" of patches/series begins a part."""
+    found, part = {}, None
+    for text in (top / "patches/series").read_text(encoding="utf-8").splitlines():
+        if begin := re.match(r"# == (\S+)$", text):
+            part = found.setdefault(begin[1], [])
+        elif name := text.split("#")[0].strip():
+            patch = top / "patches" / name
+            if part is None or not patch.exists():
+                raise Fail(f"patches/series names {name}, which " + ("is in no part" if part is None else "does not exist"))
+            part.append(patch)
+    return found
+
+
 def series(top):
     """Our patches, in order."""
-    listing = top / "patches/series"
-    if not listing.exists():
-        return []
-    names = (text.split("#")[0].strip() for text in listing.read_text(encoding="utf-8").splitlines())
-    patches = [top / "patches" / name for name in names if name]
-    for patch in patches:
-        if not patch.exists():
-            raise Fail(f"patches/series names {patch.name}, which does not exist")
-    return patches
+    return [patch for part in parts(top).values() for patch in part]
 
 
 def touched_files(patches):
@@ -69,28 +75,6 @@ def with_patches(top, patches):
     return [name for name, patch in new_files(top).items() if patch is None or patch in patches]
 
 
-def _as_diff(top, name):
-    """A patch that adds one file."""
-    lines = (top / name).read_text(encoding="utf-8").splitlines()
-    mode = "100755" if os.access(top / name, os.X_OK) else "100644"
-    return "\n".join([f"diff --git a/{name} b/{name}", f"new file mode {mode}", "--- /dev/null", f"+++ b/{name}",
-                      f"@@ -0,0 +1,{len(lines)} @@", *("+" + line for line in lines)]) + "\n"
-
-
-def mails(top, target):
-    """Writes the series for `git am` to a directory: patches with their new files. Returns how many."""
-    target.mkdir(parents=True, exist_ok=True)
-    if any(target.iterdir()):
-        raise Fail(f"{target} is not empty: give a new directory with DST=, so that `git am` finds one series")
-    files, patches = new_files(top), series(top)
-    for number, patch in enumerate(patches, 1):
-        text = patch.read_text(encoding="utf-8")
-        text = text.replace("[PATCH]", f"[PATCH {number}/{len(patches)}]", 1)
-        text += "".join(_as_diff(top, name) for name, owner in files.items() if owner == patch)
-        (target / f"{number:04}-{patch.name.split('-', 1)[1]}").write_text(text, encoding="utf-8")
-    return len(patches)
-
-
 def _patch(patch, tree, *options):
     with open(patch, "rb") as mail:
         return subprocess.run(["patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", "-r", "-", *options],
@@ -99,6 +83,8 @@ def _patch(patch, tree, *options):
 
 def apply_patch(patch, tree, version):
     """Applies one patch without fuzz, or says which hunk of which file fails."""
+    if not touched_files([patch]):      # all it has is new files
+        return
     in_already = _patch(patch, tree, "--reverse", "--dry-run").returncode == 0
     if in_already:
         raise Fail(f"patches/{patch.name} is in this kernel tree already: give a pristine one")
