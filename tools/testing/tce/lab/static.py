@@ -119,6 +119,52 @@ def _rustdoc(env, objects):
     _fail_on("" if good else say.log_tail(log), "rustdoc")
 
 
+def htmldocs(env, objects):
+    """Our pages build with `make htmldocs` without a warning."""
+    if not shutil.which("sphinx-build") or not shutil.which("dot"):
+        raise Skip("no sphinx-build or no dot here")
+    return _once(env, "htmldocs", lambda: _htmldocs(env, objects))
+
+
+def _htmldocs(env, _):
+    pages = [name.removeprefix("Documentation/") for name in _own(env, ".rst")]
+    abi = [name for name in upstream.own_files(env.top) if name.startswith("Documentation/ABI/")]
+    out = env.build / "docs"
+    out.mkdir(exist_ok=True)
+    # The indexes, so that a page that is in none of them shows.
+    listed = ",".join(["index.rst", *{f"{name.split('/')[0]}/index.rst" for name in pages}, *pages])
+    log = out / "htmldocs.log"
+    with say.Progress("htmldocs"):
+        good = say.run_logged(["make", "-C", env.linux, f"O={out}", "htmldocs",
+                               f"SPHINXOPTS=-E -D include_patterns={listed} -D exclude_patterns=netlink/**"], log)
+        # It looks at the ABI files as a whole.
+        good = say.run_logged(["python3", env.linux / "tools/docs/get_abi.py", "--dir", env.linux / "Documentation/ABI", "validate"],
+                              out / "abi.log") and good
+    said = [*log.read_text(encoding="utf-8").splitlines(), *(out / "abi.log").read_text(encoding="utf-8").splitlines()]
+    _fail_on("\n".join(text for text in said if any(name in text for name in pages + abi)), "htmldocs")
+    _fail_on("" if good else say.log_tail(log), "htmldocs")
+    missing = [name for name in pages if not list(out.rglob(f"{name.removesuffix('.rst')}.html"))]
+    _fail_on("\n".join(missing), "no page")
+
+
+# How the driver says something, and a placeholder in it.
+_SAYS = re.compile(r'(?:dev|pr)_(?:info|notice|warn|err)(?:_once|_ratelimited)?!\(\s*(?:\w+(?:\(\))?(?:\.\w+\(\))*,\s*)?"([^"]*?)(?:\\n)?"', re.S)
+
+
+def messages(env, _):
+    """The guide has an entry for each message of the driver."""
+    guide = (env.top / "Documentation/admin-guide/tce-iommu.rst").read_text(encoding="utf-8").split("\nMessages\n")[1]
+    listed = {re.sub(r"\b[A-Z]\b", "*", text) for text in re.findall(r"^``(.*)``$", guide, re.M)}
+    said = {}
+    for name in _own(env, ".rs"):
+        if name.startswith("drivers/iommu/tce/") and "/tests/" not in name and "testdev" not in name:
+            for text in _SAYS.findall((env.top / name).read_text(encoding="utf-8")):
+                said[re.sub(r"\{[^}]*\}", "*", text)] = name
+    _fail_on("\n".join(f"{name}: {text}" for text, name in said.items() if text not in listed), "not in the guide")
+    _fail_on("\n".join(sorted(listed - set(said))), "in the guide, but never said")
+    return f"{len(said)} messages"
+
+
 def checkpatch(env, _):
     """checkpatch --strict has nothing to say about the mails of the series."""
     return _once(env, "checkpatch", lambda: _checkpatch(env))
@@ -252,8 +298,8 @@ def config_verified(env, _):
                                                    kernel.make_command(env, objects), objects), "CONFIG_NO_SUCH_SYMBOL")
 
 
-FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, git_am,
-        rustfmt, checkpatch, no_panic_symbol)
+FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, git_am, messages,
+        rustfmt, checkpatch, htmldocs, no_panic_symbol)
 SLOW = (clippy, rustdoc)
 
 
