@@ -22,8 +22,8 @@
 #include "vfio.h"
 
 #define IOVA	0x1000000ull
-#define MIB	(1ull << 20)
-#define GIB	(1ull << 30)
+#define MIB	0x100000ull
+#define GIB	0x40000000ull
 
 static uint64_t page_size;
 
@@ -118,10 +118,12 @@ TEST_F(vfio, map_and_unmap)
 	uint8_t *memory = memory_new(4 * page_size, 0x55);
 
 	EXPECT_REFUSED(&self->device, IOVA);
-	ASSERT_EQ(0, space_map(&self->space, IOVA, memory + page_size, 2 * page_size, READ | WRITE));
+	ASSERT_EQ(0, space_map(&self->space, IOVA, memory + page_size, 2 * page_size,
+			       READ | WRITE));
 	EXPECT_ARRIVES(&self->device, IOVA, memory + page_size);
 	EXPECT_ARRIVES(&self->device, IOVA + 2 * page_size - 16, memory + 3 * page_size - 16);
-	EXPECT_ARRIVES(&self->device, IOVA + page_size + page_size / 2 + 4, memory + 2 * page_size + page_size / 2 + 4);
+	EXPECT_ARRIVES(&self->device, IOVA + page_size + page_size / 2 + 4,
+		       memory + 2 * page_size + page_size / 2 + 4);
 	/* A write across the border of two pages, and one across the end. */
 	EXPECT_TRUE(testdev_write(&self->device, IOVA + page_size - 8, 16));
 	EXPECT_TRUE(is_pattern(memory + 2 * page_size - 8, 16));
@@ -132,7 +134,8 @@ TEST_F(vfio, map_and_unmap)
 	EXPECT_TRUE(is_filled(memory + 3 * page_size, page_size, 0x55));
 
 	/* What is mapped cannot be mapped again, and stays. */
-	EXPECT_EQ(-EEXIST, space_map(&self->space, IOVA + page_size, memory, page_size, READ | WRITE));
+	EXPECT_EQ(-EEXIST, space_map(&self->space, IOVA + page_size, memory, page_size,
+				     READ | WRITE));
 	EXPECT_ARRIVES(&self->device, IOVA + page_size, memory + 2 * page_size);
 
 	memset(memory, 0x66, 4 * page_size);
@@ -214,8 +217,8 @@ TEST_F(vfio, ranges)
 		ASSERT_EQ(0, first % page_size);
 		ASSERT_EQ(0, (last + 1) % page_size);
 		ASSERT_EQ(0, space_map(&self->space, first, memory, page_size, READ | WRITE));
-		ASSERT_EQ(0, space_map(&self->space, last + 1 - page_size, memory + page_size, page_size,
-				       READ | WRITE));
+		ASSERT_EQ(0, space_map(&self->space, last + 1 - page_size, memory + page_size,
+				       page_size, READ | WRITE));
 		EXPECT_ARRIVES(&self->device, first, memory);
 		EXPECT_ARRIVES(&self->device, last - 15, memory + 2 * page_size - 16);
 		EXPECT_EQ(0, space_unmap(&self->space, first, page_size));
@@ -229,15 +232,18 @@ TEST_F(vfio, ranges)
 
 			if (iova < first || iova > last)
 				continue;
-			ASSERT_EQ(0, space_map(&self->space, iova, memory, page_size, READ | WRITE));
+			ASSERT_EQ(0, space_map(&self->space, iova, memory, page_size,
+					       READ | WRITE));
 			EXPECT_ARRIVES(&self->device, iova, memory);
 			ASSERT_EQ(0, space_unmap(&self->space, iova, page_size));
 		}
 
 		if (first)
-			EXPECT_GT(0, space_map(&self->space, first - page_size, memory, page_size, READ | WRITE));
+			EXPECT_GT(0, space_map(&self->space, first - page_size, memory, page_size,
+					       READ | WRITE));
 		EXPECT_GT(0, space_map(&self->space, last + 1, memory, page_size, READ | WRITE));
-		EXPECT_GT(0, space_map(&self->space, last + 1 - page_size, memory, 2 * page_size, READ | WRITE));
+		EXPECT_GT(0, space_map(&self->space, last + 1 - page_size, memory, 2 * page_size,
+				       READ | WRITE));
 		EXPECT_REFUSED(&self->device, last - 15);
 		EXPECT_TRUE(is_filled(memory, 2 * page_size, 0));
 	}
@@ -245,7 +251,8 @@ TEST_F(vfio, ranges)
 	for (int i = 0; i + 1 < count; i++) {
 		uint64_t middle = ranges[i].last + (ranges[i + 1].first - ranges[i].last) / 2;
 
-		EXPECT_GT(0, space_map(&self->space, middle & -page_size, memory, page_size, READ | WRITE));
+		EXPECT_GT(0, space_map(&self->space, middle & -page_size, memory, page_size,
+				       READ | WRITE));
 	}
 }
 
@@ -260,14 +267,16 @@ static bool is_reported(struct space *space, uint64_t iova, uint64_t length)
 	return false;
 }
 
-/* An application that uses its own addresses as IOVA: where mmap() puts them, and around 2^45 and 2^46. */
+/* An application whose IOVAs are its own addresses: those of mmap(), and around 2^45 and 2^46. */
 TEST_F(vfio, iova_is_va)
 {
-	uint64_t length = 4 * page_size, wanted[] = { 0, (1ull << 45) - 2 * page_size, (1ull << 46) - 2 * page_size };
+	uint64_t length = 4 * page_size;
+	uint64_t wanted[] = { 0, (1ull << 45) - 2 * page_size, (1ull << 46) - 2 * page_size };
 
 	for (int i = 0; i < 3; i++) {
 		uint8_t *memory = mmap((void *)wanted[i], length, PROT_READ | PROT_WRITE,
-				       MAP_SHARED | MAP_ANONYMOUS | (i ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+				       MAP_SHARED | MAP_ANONYMOUS | (i ? MAP_FIXED_NOREPLACE : 0),
+				       -1, 0);
 		uint64_t iova = (uintptr_t)memory;
 
 		if (i && memory == MAP_FAILED)	/* with pages of 4 KiB addresses end at 2^46 */
@@ -290,7 +299,8 @@ TEST_F(vfio, iova_is_va)
 }
 
 /* Mappings of less than a page, at places of the page that differ on both sides. */
-static void check_below_page_size(struct __test_metadata *_metadata, struct space *space, struct device *device)
+static void check_below_page_size(struct __test_metadata *_metadata, struct space *space,
+				  struct device *device)
 {
 	uint64_t granule = space_granule(space);
 	uint8_t *memory = memory_new(2 * page_size, 0x55), *from = memory + page_size - granule;
@@ -437,8 +447,8 @@ TEST_F_TIMEOUT(vfio, random, 300)
 			for (int i = slot; i < slot + pages; i++)
 				clear &= owner[i] < 0;
 			ASSERT_EQ(clear ? 0 : -EEXIST,
-				  space_map(&self->space, iova, memory + from * page_size, pages * page_size,
-					    writable ? READ | WRITE : READ));
+				  space_map(&self->space, iova, memory + from * page_size,
+					    pages * page_size, writable ? READ | WRITE : READ));
 			if (!clear)
 				break;
 			for (int i = slot; i < slot + pages; i++)
@@ -459,7 +469,8 @@ TEST_F_TIMEOUT(vfio, random, 300)
 		default:
 			offset = random_below(page_size / 16) * 16;
 			if (area >= 0 && areas[area].writable) {
-				uint8_t *to = memory + (areas[area].from + slot - area) * page_size + offset;
+				uint64_t at = areas[area].from + slot - area;
+				uint8_t *to = memory + at * page_size + offset;
 
 				ASSERT_TRUE(testdev_write(&self->device, iova + offset, 16));
 				ASSERT_TRUE(is_pattern(to, 16));
@@ -582,8 +593,8 @@ TEST_F(vfio, two_groups)
 	ASSERT_EQ(0, device_open(&other, &self->space, bdf));
 	EXPECT_ARRIVES(&other, IOVA + page_size, memory + page_size);
 	EXPECT_ARRIVES(&self->device, IOVA + page_size, memory + page_size);
-	ASSERT_EQ(0, space_map(&self->space, IOVA + 2 * page_size, memory + 2 * page_size, 2 * page_size,
-			       READ | WRITE));
+	ASSERT_EQ(0, space_map(&self->space, IOVA + 2 * page_size, memory + 2 * page_size,
+			       2 * page_size, READ | WRITE));
 	EXPECT_ARRIVES(&other, IOVA + 3 * page_size, memory + 3 * page_size);
 	ASSERT_EQ(0, space_unmap(&self->space, IOVA, 2 * page_size));
 	EXPECT_ALL_REFUSED(&other, IOVA, page_size);
@@ -718,7 +729,8 @@ TEST_F(iommufd, filled_before_attach)
 
 	ASSERT_EQ(0, space_map(&self->space, IOVA, self->memory, page_size, READ | WRITE));
 	ASSERT_EQ(0, hwpt_alloc(&self->device, self->space.ioas, &hwpt));
-	ASSERT_EQ(0, space_map(&self->space, IOVA + page_size, self->memory + page_size, page_size, READ | WRITE));
+	ASSERT_EQ(0, space_map(&self->space, IOVA + page_size, self->memory + page_size, page_size,
+			       READ | WRITE));
 	EXPECT_REFUSED(&self->device, IOVA);
 	ASSERT_EQ(0, device_attach(&self->device, hwpt));
 	EXPECT_ARRIVES(&self->device, IOVA, self->memory);
@@ -770,7 +782,8 @@ TEST_F(iommufd, shared_hwpt)
 	ASSERT_EQ(0, device_attach(&other, hwpt));
 	EXPECT_ARRIVES(&self->device, IOVA, self->memory);
 	EXPECT_ARRIVES(&other, IOVA, self->memory);
-	ASSERT_EQ(0, space_map(&self->space, IOVA + page_size, self->memory + page_size, page_size, READ | WRITE));
+	ASSERT_EQ(0, space_map(&self->space, IOVA + page_size, self->memory + page_size, page_size,
+			       READ | WRITE));
 	EXPECT_ARRIVES(&other, IOVA + page_size, self->memory + page_size);
 	ASSERT_EQ(0, device_detach(&self->device));
 	EXPECT_REFUSED(&self->device, IOVA);
@@ -798,7 +811,8 @@ TEST_F_TIMEOUT(iommufd, attach_while_mapping, 120)
 	ASSERT_EQ(0, hwpt_alloc(&self->device, self->space.ioas, &hwpt));
 	ASSERT_EQ(0, device_attach(&self->device, hwpt));
 	for (int i = 2; i < 66; i++)	/* something to replay */
-		ASSERT_EQ(0, space_map(&self->space, IOVA + i * page_size, self->memory, page_size, READ | WRITE));
+		ASSERT_EQ(0, space_map(&self->space, IOVA + i * page_size, self->memory, page_size,
+				       READ | WRITE));
 	child = fork();
 	if (!child) {
 		for (;;)
@@ -806,7 +820,8 @@ TEST_F_TIMEOUT(iommufd, attach_while_mapping, 120)
 				_exit(1);
 	}
 	while (left--) {
-		ASSERT_EQ(0, space_map(&self->space, IOVA, self->memory, 2 * page_size, READ | WRITE));
+		ASSERT_EQ(0, space_map(&self->space, IOVA, self->memory, 2 * page_size,
+				       READ | WRITE));
 		EXPECT_ARRIVES(&self->device, IOVA + page_size, self->memory + page_size);
 		ASSERT_EQ(0, space_unmap(&self->space, IOVA, 2 * page_size));
 		EXPECT_REFUSED(&self->device, IOVA);
@@ -846,7 +861,7 @@ TEST_F(iommufd, refused_attach)
 	EXPECT_REFUSED(&self->device, IOVA);
 }
 
-/* A domain for other windows cannot be attached, and the old one stays; one for the same windows can. */
+/* A domain for other windows cannot be attached, the old one stays; one for the same can. */
 TEST_F(iommufd, other_windows)
 {
 	struct range mine[MAX_RANGES] = { 0 }, theirs[MAX_RANGES] = { 0 };

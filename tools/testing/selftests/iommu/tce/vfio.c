@@ -164,7 +164,8 @@ static int type1_info(struct space *space, struct range ranges[MAX_RANGES], uint
 		if (cap->header.id != VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)
 			continue;
 		for (uint32_t i = 0; i < cap->nr_iovas && i < MAX_RANGES; i++)
-			ranges[i] = (struct range){ cap->iova_ranges[i].start, cap->iova_ranges[i].end };
+			ranges[i] = (struct range){ cap->iova_ranges[i].start,
+						    cap->iova_ranges[i].end };
 		return cap->nr_iovas;
 	}
 	return 0;
@@ -192,7 +193,9 @@ int space_ranges(struct space *space, struct range ranges[MAX_RANGES])
 {
 	uint64_t unused;
 
-	return space->api == TYPE1 ? type1_info(space, ranges, &unused) : ioas_info(space, ranges, &unused);
+	if (space->api == TYPE1)
+		return type1_info(space, ranges, &unused);
+	return ioas_info(space, ranges, &unused);
 }
 
 uint64_t space_granule(struct space *space)
@@ -220,7 +223,8 @@ int ioas_alloc(struct space *space, uint32_t *ioas)
 
 int hwpt_alloc(struct device *device, uint32_t ioas, uint32_t *hwpt)
 {
-	struct iommu_hwpt_alloc alloc = { .size = sizeof(alloc), .dev_id = device->id, .pt_id = ioas };
+	struct iommu_hwpt_alloc alloc = { .size = sizeof(alloc), .dev_id = device->id,
+					  .pt_id = ioas };
 
 	if (ioctl(device->space->fd, IOMMU_HWPT_ALLOC, &alloc))
 		return -errno;
@@ -280,7 +284,8 @@ static int open_cdev(const char *bdf)
 /* Lets us talk to the device. */
 static void enable(struct device *device)
 {
-	struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_PCI_CONFIG_REGION_INDEX };
+	struct vfio_region_info config = { .argsz = sizeof(config),
+					   .index = VFIO_PCI_CONFIG_REGION_INDEX };
 	struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_PCI_BAR0_REGION_INDEX };
 	uint16_t command;
 
@@ -399,7 +404,8 @@ static unsigned long *refused;
 
 __attribute__((constructor)) static void count_refused(void)
 {
-	refused = mmap(NULL, sizeof(*refused), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	refused = mmap(NULL, sizeof(*refused), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0);
 	if (refused == MAP_FAILED)
 		die("mmap");
 }
@@ -513,6 +519,11 @@ struct nvme_answer {
 	uint32_t result, unused, queue, status;
 };
 
+static unsigned int phase_of(struct nvme_answer *answer)
+{
+	return le32toh(__atomic_load_n(&answer->status, __ATOMIC_ACQUIRE)) >> 16 & 1;
+}
+
 void nvme_start(struct nvme *nvme, struct device *device, void *queues, uint64_t iova)
 {
 	*nvme = (struct nvme){ .device = device, .queues = queues };
@@ -542,7 +553,7 @@ void nvme_identify(struct nvme *nvme, uint64_t iova)
 		.more = { htole32(NVME_CONTROLLER) },
 	};
 	reg_write(nvme->device, NVME_SQ_TAIL, next);
-	for (int i = 0; (le32toh(__atomic_load_n(&answer->status, __ATOMIC_ACQUIRE)) >> 16 & 1) != phase; i++)
+	for (int i = 0; phase_of(answer) != phase; i++)
 		wait_ms(i, "nvme does not answer");
 	reg_write(nvme->device, NVME_CQ_HEAD, next);
 }
