@@ -40,10 +40,15 @@ class Sieve:
 def run(command, log):
     """Runs QEMU with its console on the terminal until it ends. Ctrl-A X ends it."""
     console = ("-chardev", f"stdio,id=console,mux=on,signal=off,logfile={log}",
-               "-serial", "chardev:console", "-mon", "chardev=console")
+               "-serial", "chardev:console", "-monitor", "chardev:console")
     sieve = Sieve()
-    with subprocess.Popen([*command, *console], stdout=subprocess.PIPE) as process:
+    # QEMU's own warnings matter only when it does not start.
+    with open(log.with_name("qemu.stderr"), "w+", encoding="utf-8") as errors, \
+            subprocess.Popen([*command, *console], stdout=subprocess.PIPE, stderr=errors) as process:
         while chunk := os.read(process.stdout.fileno(), 65536):
             sys.stdout.buffer.write(sieve(chunk))
             sys.stdout.buffer.flush()
+        if process.wait():
+            errors.seek(0)
+            sys.stderr.write(errors.read())
     return process.returncode
