@@ -85,7 +85,7 @@ impl BindError {
     /// `compatible` says whether the IOMMU can use the page tables.
     pub(super) fn from_bind(error: Error, compatible: bool) -> Self {
         match error {
-            // A device that is supported has an IOMMU. Drivers say this of one that lacks something.
+            // A supported device has an IOMMU. Drivers say this of one that lacks something.
             ENODEV | EOPNOTSUPP => Self::NoDriverSupport,
             ENOSPC => Self::PasidsUsedUp,
             EOVERFLOW => Self::PasidTooLarge,

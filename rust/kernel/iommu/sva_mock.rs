@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the IOMMU driver of [`mock`](super::mock) has for address spaces, and address spaces for tests.
+//! What the IOMMU driver of [`mock`](super::mock) has for address spaces, and address spaces for
+//! tests.
 
 use super::{
     mock::*,

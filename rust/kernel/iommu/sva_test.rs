@@ -2,8 +2,8 @@
 
 //! Tests of shared virtual addressing, through the real IOMMU core.
 //!
-//! The IOMMU driver of [`mock`](super::mock) has PASIDs here, and address spaces are made and ended by
-//! the tests, some of them as those of processes.
+//! The IOMMU driver of [`mock`](super::mock) has PASIDs here, and address spaces are made and ended
+//! by the tests, some of them as those of processes.
 
 #[macros::kunit_tests(rust_iommu_sva)]
 mod tests {
@@ -646,8 +646,8 @@ mod tests {
     /// A bond, and the address space it is for.
     type Bonded = (Bond<'static>, ARef<MmWithUser>);
 
-    /// Binds new address spaces until that fails. The lowest free PASID comes first; a CPU that last
-    /// ran in an address space may still hold that and its PASID.
+    /// Binds new address spaces until that fails. The lowest free PASID comes first; a CPU that
+    /// last ran in an address space may still hold that and its PASID.
     fn bind_many(bed: &Bed) -> Result<(KVec<Bonded>, BindError)> {
         let mut bonds = KVec::new();
         loop {
