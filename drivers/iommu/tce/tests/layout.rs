@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! Which windows a PE gets, and how they make up one aperture.
+
 use crate::{
     layout::{
         cpu_page_shift,

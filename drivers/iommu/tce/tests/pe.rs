@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! Devices of a PE that attach to one domain after the other.
+
 use crate::{
     fake::Model,
     pe::Target,

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! Map and unmap, and what a device reaches through them.
+
 use crate::{
     fake::Model,
     space::Space,

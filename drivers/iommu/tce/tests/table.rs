@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
+//! The radix tree of TCEs.
+
 use crate::{
     layout::TceRun,
     table::{
