@@ -9,7 +9,8 @@ use crate::{
             iova_range,
             Paging, //
         },
-        platform::PLATFORM, //
+        platform::PLATFORM,
+        Tce, //
     },
     endpoint::{
         is_in_use,
@@ -39,9 +40,6 @@ use kernel::{
         Arc, //
     }, //
 };
-
-/// The TCE driver.
-pub(crate) struct Tce;
 
 /// Its operations. A static, because the core compares the address.
 pub(crate) static OPS: Ops<Tce> = Ops::new().blocked(&BLOCKED).identity(&PLATFORM);

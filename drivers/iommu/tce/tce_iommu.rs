@@ -61,7 +61,7 @@ module! {
 struct TceIommu {
     // Dropped first: no PE is adopted once the driver unregisters.
     _adopt: Pin<KBox<pci::DriverUnboundRegistration<driver::Adopt>>>,
-    _registration: iommu::Registration<driver::Tce>,
+    _registration: iommu::Registration<domain::Tce>,
 }
 
 impl kernel::Module for TceIommu {

@@ -6,7 +6,7 @@
 //! windows are closed and the tables stay. Neither needs memory.
 
 use crate::{
-    driver::Tce,
+    domain::Tce,
     pe::Target, //
 };
 use kernel::{

@@ -5,3 +5,6 @@
 pub(crate) mod blocked;
 pub(crate) mod paging;
 pub(crate) mod platform;
+
+/// The driver: the type that its domains and its callbacks belong to.
+pub(crate) struct Tce;

@@ -9,7 +9,7 @@
 //! what they cannot serve, and the core comes again with `map` and `unmap`.
 
 use crate::{
-    driver,
+    domain,
     firmware::calls::Calls,
     layout::{
         cpu_page_shift,
@@ -102,9 +102,9 @@ fn pages(part: Option<IovaRange>, page: PageSize) -> Pages {
 // - All methods take shared references to `Space`, whose operations may run concurrently.
 #[vtable]
 unsafe impl iommu::PagingOps for Paging {
-    type Driver = driver::Tce;
+    type Driver = domain::Tce;
 
-    fn new(ctx: &EndpointCtx<'_, driver::Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
+    fn new(ctx: &EndpointCtx<'_, domain::Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
         let layout = ctx.endpoint().pe().layout();
         let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
         let geometry = Geometry {
@@ -117,7 +117,7 @@ unsafe impl iommu::PagingOps for Paging {
         Ok((geometry, Ok(Self { space, max_ram })))
     }
 
-    fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, driver::Tce>) -> Result {
+    fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, domain::Tce>) -> Result {
         // SAFETY: This is the `attach_dev` callback of the IOMMU core.
         unsafe { ctx.endpoint().attach(&Target::Paging(&self.space)) }
     }

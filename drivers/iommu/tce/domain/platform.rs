@@ -7,7 +7,7 @@
 //! `iommu.passthrough=1` and the sysfs attribute `type` select it.
 
 use crate::{
-    driver::Tce,
+    domain::Tce,
     pe::Target, //
 };
 use kernel::{

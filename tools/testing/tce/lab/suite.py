@@ -3,7 +3,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from . import arch, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
+from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
 from .ktap import Ktap, Table
 from .say import Fail, Progress
 from .tests import iommufd, kunit, kvm, legacy, life, sva, tour, vfio
@@ -40,7 +40,7 @@ def _build(env, chosen, given, more=()):
 def check(env, everything, only, given):
     """`make check`: returns the exit status."""
     chosen = scenarios(everything, only)
-    checks = [test for test in static.FAST + traps.CHECKS + (own.documented,) + static.SLOW if only in f"static.{test.__name__}"]
+    checks = [test for test in static.FAST + traps.CHECKS + house.CHECKS + (own.documented,) + static.SLOW if only in f"static.{test.__name__}"]
     slowest = everything and any(only in name for name in slow.NAMES)
     if not chosen and not checks and not slowest:
         where = "make check-all has tests" if scenarios(True, only) else "no test is there"

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Which file of a crate imports which: no circle, and in the driver no arrow to
+a floor above, by the order that tce_iommu.rs gives."""
+
+import re
+
+from . import upstream
+from .guest import GuestError
+
+DRIVER, ABSTRACTIONS = "drivers/iommu/tce", "rust/kernel/iommu"
+# Tests stand outside, and import what they like.
+_TESTS = re.compile(r"(^|/)(tests/|fake|mock|tce_kunit|tce_testdev|\w*_(test|mock)\.rs)")
+_ITEM = re.compile(r"^\s*pub(?:\([^)]*\))?\s+(?:(?:const|unsafe)\s+)*(?:struct|enum|union|trait|fn|type|static|const)\s+(\w+)", re.M)
+
+
+def _files(top, place):
+    """{module path: text} of a crate, without comments."""
+    found = {}
+    for path in sorted((top / place).rglob("*.rs")):
+        name = path.relative_to(top / place).as_posix()
+        if not _TESTS.search(name):
+            words = tuple(name.removesuffix(".rs").removesuffix("/mod").split("/"))
+            found[words] = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    return found
+
+
+def _expand(tree):
+    """Paths of a use tree: a::{b, c::d} is a::b and a::c::d."""
+    begin, brace, rest = tree.partition("{")
+    if not brace:
+        yield re.sub(r"\s+as\s+\w+|\s", "", tree)
+        return
+    depth, part = 1, ""
+    for letter in rest:
+        depth += (letter == "{") - (letter == "}")
+        if depth == 0 or (letter == "," and depth == 1):
+            if part.strip():
+                yield from _expand(begin + part.strip())
+            part = ""
+            if depth == 0:
+                return
+        else:
+            part += letter
+
+
+def _paths(text):
+    """The paths below crate:: and super:: that a file names."""
+    uses = re.findall(r"\buse\s+((?:crate|super)\b[^;]*);", text)
+    rest = re.sub(r"\buse\s[^;]*;", "", text)
+    return [path.split("::") for tree in uses for path in _expand(tree)] + \
+        [path.split("::") for path in re.findall(r"\b((?:crate|super)(?:::\w+)+)", rest)]
+
+
+# One room of three files: a Driver names its PagingOps, whose methods get contexts of a Driver.
+_ROOMS = {ABSTRACTIONS: {("device",), ("domain",), ("driver",)}}
+
+
+def imports(top, place):
+    """{file: the files it imports}, by module path; a folder and its mod.rs are one room."""
+    files = _files(top, place)
+    home = {}       # of the public names at the top of the abstractions
+    for module, text in files.items():
+        home.update(dict.fromkeys(_ITEM.findall(text), module))
+    found = {}
+    for module, text in files.items():
+        targets = set()
+        for head, *words in _paths(text):
+            if head == "super":
+                words = [*module[:-1], *words]
+            elif place == ABSTRACTIONS:
+                if words[:1] != ["iommu"]:
+                    continue
+                words = words[1:]
+            target = next((tuple(words[:n]) for n in range(len(words), 0, -1) if tuple(words[:n]) in files), None)
+            target = target or (words and home.get(words[0]))
+            together = {module, target} <= _ROOMS.get(place, set()) or (target and target[:-1] == module) or target == module[:-1]
+            if target and target != module and not together:
+                targets.add(target)
+        found[module] = targets
+    return found
+
+
+def circle(graph):
+    """Some circle of a graph, or None."""
+    done = set()
+
+    def visit(node, way):
+        if node in way:
+            return (*way[way.index(node):], node)
+        if node in done:
+            return None
+        found = next(filter(None, (visit(target, (*way, node)) for target in sorted(graph.get(node, ())))), None)
+        done.add(node)
+        return found
+    return next(filter(None, (visit(node, ()) for node in sorted(graph))), None)
+
+
+def floors(graph):
+    """The files by floor: each imports only from floors below."""
+    height = {}
+
+    def measure(node):
+        if node not in height:
+            height[node] = 1 + max((measure(target) for target in graph[node]), default=-1)
+        return height[node]
+    for node in graph:
+        measure(node)
+    return [" ".join("/".join(node) for node in sorted(graph) if height[node] == n) for n in range(max(height.values()) + 1)]
+
+
+def _order(top):
+    """The rooms of the driver, ground floor first, as tce_iommu.rs has them."""
+    return re.findall(r"^//! \* \[`(\w+)`\]", (top / DRIVER / "tce_iommu.rs").read_text(encoding="utf-8"), re.M)
+
+
+def house(env, _):
+    """No circle of imports, and no arrow to a floor above."""
+    drawn = []
+    for place in (DRIVER, ABSTRACTIONS):
+        graph = imports(env.top, place)
+        if found := circle(graph):
+            raise GuestError(f"{place}: a circle: {' -> '.join('/'.join(node) for node in found)}")
+        drawn.append(f"{place}: {' | '.join(floors(graph))}")
+    order = _order(env.top)
+    for module, targets in imports(env.top, DRIVER).items():
+        for target in targets:
+            if module[0] not in order and module != ("tce_iommu",):
+                raise GuestError(f"tce_iommu.rs does not list {module[0]}")
+            if module[0] in order and module[0] != target[0] and order.index(target[0]) > order.index(module[0]):
+                raise GuestError(f"{'/'.join(module)} imports {'/'.join(target)}, which stands above it")
+    return "\n".join(drawn)
+
+
+def kconfig(env, _):
+    """The Kconfig at the top sources each of ours, as an in-tree module's does."""
+    listed = re.findall(r'^source "(.*)"$', (env.top / "Kconfig").read_text(encoding="utf-8"), re.M)
+    ours = [name for name in upstream.own_files(env.top) if name.endswith("/Kconfig")]
+    if sorted(listed) != ours:
+        raise GuestError(f"Kconfig sources {', '.join(listed)}; there are {', '.join(ours)}")
+
+
+def house_notices(_env, _objects):
+    """A circle of three is found, a diamond is none."""
+    if not circle({1: {2}, 2: {3}, 3: {1}}) or circle({1: {2, 3}, 2: {4}, 3: {4}, 4: set()}):
+        raise GuestError("circles are not told from diamonds")
+    want = ["super::a::b", "super::c::d", "super::c::e", "super::f"]
+    if list(_expand("super::{a::b, c::{d, e as x}, f, //\n}".replace("//", ""))) != want:
+        raise GuestError("a use tree is not read")
+
+
+CHECKS = (house, house_notices, kconfig)
