@@ -2,7 +2,8 @@
 /*
  * What a device reaches through VFIO type1 and iommufd on TCE hardware, told by
  * devices that QEMU has for this. Bind them to vfio-pci and run this; a test
- * that misses a device is skipped. A refused access is proven twice: by what
+ * that misses a device is skipped. In a pseries guest of QEMU the modules need
+ * allow_unsafe_interrupts=1. A refused access is proven twice: by what
  * the device says and by the memory. The last line is their number, to be
  * compared with what the PHB says.
  *
