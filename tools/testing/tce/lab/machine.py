@@ -18,6 +18,7 @@ DEVICES = {
     "igb": ("8086:10c9", "igb,netdev={id}"),
     "edu": ("1234:11e8", "edu,dma_mask=0xffffffffffffffff"),
     "testdev": ("1b36:0005", "iommu-testdev"),
+    "sas": ("1000:0054", "mptsas1068"),     # its driver asks how many bits are of use
 }
 IMAGE_MB = 256
 
