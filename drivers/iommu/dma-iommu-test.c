@@ -221,7 +221,8 @@ static void test_unmap_twice(struct kunit *test)
 		mock_unmap(dev, iova);
 		/* Nobody ever asks where the memory of this one is. */
 		dma_unmap_resource(dev, iova, PAGE_SIZE, DMA_TO_DEVICE, 0);
-		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 2);
+		/* CONFIG_DMA_API_DEBUG has something to say too. */
+		KUNIT_EXPECT_GE(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 2);
 	}
 	first = mock_map(dev);
 	second = mock_map(dev);
