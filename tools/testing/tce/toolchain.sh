@@ -39,10 +39,10 @@ stamp=$(echo "$packages $newer $guest_packages" | cksum)
 say() { echo "toolchain: $*"; }
 die() { echo "toolchain: $*" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || die "needs root to make the toolchain root; run it with sudo"
 # It is removed first, so it must be ours: a root, what is left of one, or nothing.
 [ ! -e "$root" ] || [ -e "$root/.complete" ] || [ -e "$root.log" ] || rmdir "$root" 2>/dev/null ||
 	die "$root is there already and is no toolchain root: name a new directory"
+[ "$(id -u)" = 0 ] || die "needs root to make the toolchain root; run it with sudo"
 mkdir -p "$(dirname "$root")"
 
 if ! command -v mmdebstrap >/dev/null || ! [ -e /usr/share/keyrings/debian-archive-keyring.gpg ]; then

@@ -8,13 +8,13 @@ import subprocess
 import tempfile
 import unittest.mock
 
-from . import kvmhost, say, scenario, shell
+from . import arch, kvmhost, say, scenario, shell
 from .guest import GuestError
 from .tests import kvm
 
 _SECONDS = 60
 # No toolchain root: what the lab itself refuses. The tree has our files already, so no build would start.
-_HOST = "TOOLS=host KDIR={linux} BUSYBOX=/guest/busybox"
+_HOST = "TOOLS=host KDIR={linux} BUSYBOX={busybox}"
 # If it were not refused, nothing could be fetched.
 _NOWHERE = "TCE_MIRROR=http://127.0.0.1:9"
 
@@ -44,7 +44,7 @@ def _typed(env, command):
     """(status, output) of a command line of a user in the repository."""
     with tempfile.TemporaryDirectory() as build, tempfile.TemporaryDirectory() as taken:
         pathlib.Path(taken, "0001-of-another.patch").touch()
-        return _answer(env, command.format(linux=env.linux, taken=taken, empty="/media"), build)
+        return _answer(env, command.format(linux=env.linux, busybox=arch.POWERPC.busybox, taken=taken, empty="/media"), build)
 
 
 def _answer(env, words, build):
