@@ -158,21 +158,19 @@ impl Table {
         self.walk(index).ok()
     }
 
-    /// The leaf that holds `index`, and whether it is new; missing nodes are allocated with `flags`.
-    fn grow(&self, index: TceIndex, flags: Flags) -> Result<(&TceList, bool)> {
+    /// The leaf that holds `index`; missing nodes are allocated with `flags`.
+    fn grow(&self, index: TceIndex, flags: Flags) -> Result<&TceList> {
         let mut node = self.node(self.root);
-        let mut is_new = false;
         for level in (1..self.levels.get()).rev() {
             let index = TceIndex::new(index.get() / span(level));
             let tce = node.get(index);
-            is_new = !tce.is_present();
-            let phys = match is_new {
-                false => tce.addr(),
-                true => Self::install(node, index, flags)?,
+            let phys = match tce.is_present() {
+                true => tce.addr(),
+                false => Self::install(node, index, flags)?,
             };
             node = self.node(phys);
         }
-        Ok((node, is_new))
+        Ok(node)
     }
 
     /// Puts a new node into `node`, or finds the one that somebody else put there first.
@@ -202,17 +200,22 @@ impl Table {
 
     /// Writes `run`: its TCEs map memory from that of `first` on, with the same permissions.
     ///
-    /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], or with [`EEXIST`] at a TCE
-    /// that is present; the second value says how many were written before that.
+    /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], or where that is looked for
+    /// with [`EEXIST`] at a TCE that is present; the second value says how many were written before.
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
         let mut done = 0u64;
         for part in slices(run) {
-            let (leaf, is_new) = self
+            let leaf = self
                 .grow(part.first, flags)
                 .map_err(|e| (e, Tces::new(done)))?;
             let offset = done.wrapping_mul(self.shift.bytes());
             let tce = Tce::from_raw(first.into_raw().wrapping_add(offset));
-            if !leaf.set_many(part.first, part.count, tce, self.shift.bytes(), is_new) {
+            let step = self.shift.bytes();
+            let written = match part.count <= FEW {
+                true => leaf.set(part.first, part.count, tce, step),
+                false => leaf.set_many(part.first, part.count, tce, step),
+            };
+            if !written {
                 return Err((EEXIST, Tces::new(done)));
             }
             done = done.wrapping_add(part.count.get());

@@ -88,7 +88,7 @@ MUTANTS = (
      "            bond\n        };\n        rcu::synchronize_rcu();", "            bond\n        };"),
     ("half a large page stays mapped", f"{_TCE}/space.rs", "if let Some(rest) = written.get().checked_sub(keep)",
      "if let Some(rest) = written.get().checked_sub(written.get())"),
-    ("a table grows asleep", f"{_TCE}/table.rs", "true => Self::install(node, index, flags)?,", "true => Self::install(node, index, GFP_KERNEL)?,"),
+    ("a table grows asleep", f"{_TCE}/table.rs", "false => Self::install(node, index, flags)?,", "false => Self::install(node, index, GFP_KERNEL)?,"),
     ("a PE with a stuck TCE is used again", f"{_TCE}/firmware/papr.rs", "            true => Err(EIO),", "            true => Ok(()),"),
     ("a clear is not tried twice", f"{_TCE}/firmware/papr.rs", "Err(_) => result = result.and(clear()),", "Err(refused) => result = Err(refused),"),
     ("a long run is killed page by page", f"{_TCE}/firmware/ioda.rs", "(run.count < MANY).then", "true.then"),
