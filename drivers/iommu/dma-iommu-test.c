@@ -19,6 +19,9 @@
 /* Larger than what the IOVA caches keep, so that every IOVA counts */
 #define PAGES		64
 #define APERTURE_START	SZ_256M
+/* With low IOVAs: where the others begin, and which of those come first */
+#define HIGH_START	(APERTURE_START + PAGES / 2 * PAGE_SIZE)
+#define PREFERRED	(PAGES / 8)
 
 struct mock_domain {
 	struct iommu_domain domain;
@@ -30,6 +33,7 @@ static struct {
 	struct iommu_device iommu;
 	struct page *page;
 	u64 aperture_end;
+	bool has_low;
 	unsigned int lookups;
 } mock;
 
@@ -113,6 +117,11 @@ static struct iommu_domain *mock_domain_alloc_paging(struct device *dev)
 		.aperture_end	= mock.aperture_end,
 		.force_aperture	= true,
 	};
+	if (mock.has_low) {
+		mock_domain->domain.geometry.high_start = HIGH_START;
+		mock_domain->domain.geometry.preferred_end = HIGH_START + PREFERRED * PAGE_SIZE - 1;
+		mock_domain->domain.geometry.low_pgsize_bitmap = PAGE_SIZE / 4;
+	}
 	return &mock_domain->domain;
 }
 
@@ -308,6 +317,71 @@ static void test_iova_limits(struct kunit *test)
 	put_iova_domain(&iovad);
 }
 
+/* Maps @size bytes of the page as often as it goes */
+static unsigned int mock_map_all(struct device *dev, size_t size, dma_addr_t *iova)
+{
+	unsigned int count = 0;
+
+	for (; count < 4 * PAGES; count++) {
+		iova[count] = dma_map_page(dev, mock.page, 0, size, DMA_TO_DEVICE);
+		if (dma_mapping_error(dev, iova[count]))
+			break;
+	}
+	return count;
+}
+
+static void mock_unmap_all(struct device *dev, size_t size, const dma_addr_t *iova, unsigned int count)
+{
+	while (count--)
+		dma_unmap_page(dev, iova[count], size, DMA_TO_DEVICE);
+}
+
+/* Low IOVAs are for masks that reach no others, and may have smaller pages. */
+static void test_low_iovas(struct kunit *test)
+{
+	dma_addr_t *low = kunit_kcalloc(test, 4 * PAGES, sizeof(*low), GFP_KERNEL);
+	dma_addr_t *high = kunit_kcalloc(test, 4 * PAGES, sizeof(*high), GFP_KERNEL);
+	unsigned int all = PAGES / 2, lows, highs;
+	size_t small = PAGE_SIZE / 4;
+	struct device *dev;
+	dma_addr_t first;
+
+	KUNIT_ASSERT_NOT_NULL(test, low);
+	KUNIT_ASSERT_NOT_NULL(test, high);
+	mock.has_low = true;
+	dev = mock_add_small(test);
+
+	/* What was low once stays low, also in the caches. */
+	for (int round = 0; round < 2; round++) {
+		KUNIT_EXPECT_EQ(test, dma_set_mask(dev, HIGH_START - 1), 0);
+		KUNIT_EXPECT_EQ(test, dma_get_merge_boundary(dev), small - 1);
+		lows = mock_map_all(dev, small, low);
+		KUNIT_EXPECT_EQ(test, lows, 4 * all);
+		mock_unmap_all(dev, small, low, lows);
+
+		KUNIT_EXPECT_EQ(test, dma_set_mask(dev, DMA_BIT_MASK(64)), 0);
+		highs = mock_map_all(dev, small, high);
+		KUNIT_EXPECT_EQ(test, highs, all);
+		for (int i = 0; i < highs; i++) {
+			KUNIT_EXPECT_GE(test, high[i], HIGH_START);
+			/* Later the caches of other CPUs may have some */
+			if (!round)
+				KUNIT_EXPECT_EQ(test, high[i] < HIGH_START + PREFERRED * PAGE_SIZE,
+						i < PREFERRED);
+		}
+
+		/* The mask may have changed since something was mapped. */
+		KUNIT_EXPECT_EQ(test, dma_set_mask(dev, HIGH_START - 1), 0);
+		mock_unmap_all(dev, small, high, highs);
+	}
+
+	KUNIT_EXPECT_EQ(test, dma_set_mask(dev, HIGH_START), 0);
+	KUNIT_EXPECT_EQ(test, dma_get_merge_boundary(dev), PAGE_SIZE - 1);
+	first = mock_map(dev);
+	KUNIT_EXPECT_EQ(test, first, HIGH_START);
+	mock_unmap(dev, first);
+}
+
 static struct kunit_case dma_iommu_cases[] = {
 	KUNIT_CASE(test_unmap_without_lookup),
 	KUNIT_CASE(test_unmap_twice),
@@ -315,6 +389,7 @@ static struct kunit_case dma_iommu_cases[] = {
 	KUNIT_CASE(test_mask),
 	KUNIT_CASE(test_required_mask),
 	KUNIT_CASE(test_iova_limits),
+	KUNIT_CASE(test_low_iovas),
 	{}
 };
 
