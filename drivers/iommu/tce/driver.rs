@@ -78,16 +78,14 @@ impl iommu::Driver for Tce {
         TableGroup::device_group(ctx.device())
     }
 
-    fn probe_finalize(ctx: &EndpointCtx<'_, Self>) {
-        if ctx.endpoint().pe().layout().has_high_window() {
-            ctx.prefer_64bit_iova();
+    fn capable(ctx: &EndpointCtx<'_, Self>, cap: Cap) -> bool {
+        match cap {
+            Cap::CacheCoherency => true,
+            // What a flush queue saves is kills. A copy that the hypervisor holds is withdrawn at
+            // once even so, and the addresses would only be missed.
+            Cap::DeferredFlush => ctx.endpoint().pe().calls().has_kill(),
+            _ => false,
         }
-    }
-
-    fn capable(_: &EndpointCtx<'_, Self>, cap: Cap) -> bool {
-        // On pSeries deferring costs nothing and gains little: a copy of the hypervisor is
-        // withdrawn at once even so.
-        matches!(cap, Cap::CacheCoherency | Cap::DeferredFlush)
     }
 
     fn reserved_regions(ctx: &EndpointCtx<'_, Self>, out: &mut ReservedRegions<'_>) {

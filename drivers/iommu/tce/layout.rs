@@ -30,6 +30,9 @@ use kernel::{
     prelude::*, //
 };
 
+/// Where the addresses end that every device reaches.
+const FOUR_GIB: Ioba = Ioba::new(1 << 32);
+
 /// An inclusive range of bus addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct IobaRange {
@@ -141,6 +144,39 @@ impl Layout {
     /// Whether a 64-bit device has a window of its own.
     pub(crate) fn has_high_window(&self) -> bool {
         self.high.is_some()
+    }
+
+    /// The page size below [`high_start`](Self::high_start).
+    pub(crate) fn low_granule(&self) -> PageShift {
+        self.low.shift
+    }
+
+    /// Where the addresses begin that the DMA API gives to every device that reaches them.
+    ///
+    /// Those below are few, and left to devices that have no others. [`None`] if there are not both.
+    pub(crate) fn high_start(&self) -> Option<Ioba> {
+        if self.low.base >= FOUR_GIB {
+            None
+        } else if self.low.last() > FOUR_GIB {
+            Some(FOUR_GIB)
+        } else {
+            self.high.as_ref().map(|high| high.base)
+        }
+    }
+
+    /// The last address that the DMA API uses while there is room below it.
+    ///
+    /// Devices that claim to drive 64 address bits may drive fewer, so addresses are as low as they
+    /// can be, with room for several times the memory `max_ram`. [`None`] if all are high.
+    pub(crate) fn preferred_last(&self, max_ram: u64) -> Option<Ioba> {
+        const AT_LEAST: u64 = 1 << 40;
+
+        if self.low.base >= FOUR_GIB || self.low.last() <= FOUR_GIB {
+            return None;
+        }
+        let room = max_ram.saturating_mul(4).checked_next_power_of_two()?;
+        let last = Ioba::new(room.max(AT_LEAST).checked_sub(1)?);
+        Some(last.min(self.low.last()))
     }
 
     /// Everything between the first and the last translatable address.

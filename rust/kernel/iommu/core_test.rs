@@ -383,6 +383,35 @@ mod tests {
         Ok(())
     }
 
+    // Pages that are smaller than those of the rest of the aperture.
+    #[test]
+    fn small_pages_are_for_low_addresses() -> Result {
+        let size = |shift| PageSize::from_shift(shift).ok_or(EINVAL);
+        let low = LowAddresses {
+            high_start: Iova::new(0x40_0000),
+            page: size(12)?,
+            preferred_last: None,
+        };
+        let geometry = Geometry {
+            pages: PageSizes::of(size(16)?),
+            aperture: range(0, 0xffff_ffff)?,
+            low: Some(low),
+        };
+        let fits = |iova, shift, count| {
+            let request = UnmapRequest::new(&geometry, Iova::new(iova), size(shift)?, count);
+            Ok::<_, Error>(request.is_ok())
+        };
+
+        check!(fits(0x3f_f000, 12, Pages::new(1))?);
+        check!(!fits(0x3f_f000, 12, Pages::new(2))?);
+        check!(!fits(0x40_0000, 12, Pages::new(1))?);
+        check!(!fits(0x20_0000, 13, Pages::new(1))?);
+        check!(fits(0x3f_0000, 16, Pages::new(2))?);
+        check!(low.more_pages(geometry.pages) == 0x1000);
+        check!(low.more_pages(PageSizes::of(size(12)?)) == 0);
+        Ok(())
+    }
+
     // Mapping, as only a faulty core could ask for it.
 
     #[test]

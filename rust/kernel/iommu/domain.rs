@@ -325,6 +325,16 @@ impl<T: Driver> PagingDomain<T> {
                         aperture_start: geometry.aperture.first().get() as bindings::dma_addr_t,
                         aperture_end: geometry.aperture.last().get() as bindings::dma_addr_t,
                         force_aperture: true,
+                        high_start: geometry.low.map_or(0, |low| low.high_start.get())
+                            as bindings::dma_addr_t,
+                        preferred_end: geometry
+                            .low
+                            .and_then(|low| low.preferred_last)
+                            .map_or(0, Iova::get)
+                            as bindings::dma_addr_t,
+                        low_pgsize_bitmap: geometry
+                            .low
+                            .map_or(0, |low| low.more_pages(geometry.pages)),
                     },
                     ..pin_init::zeroed()
                 }),

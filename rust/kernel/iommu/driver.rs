@@ -111,7 +111,7 @@ use core::{
 ///     ) -> Result<(Geometry, impl PinInit<Self, Error>)> {
 ///         let pages = PageSizes::of(PageSize::from_shift(12).ok_or(EINVAL)?);
 ///         let aperture = ctx.instance().data().0;
-///         Ok((Geometry { pages, aperture }, Ok(Self)))
+///         Ok((Geometry { pages, aperture, low: None }, Ok(Self)))
 ///     }
 ///
 ///     fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, NullIommu>) -> Result {
@@ -292,21 +292,6 @@ impl<'a, T: Driver> EndpointCtx<'a, T> {
     pub fn instance(&self) -> &'a Instance<T> {
         // SAFETY: By the type invariant.
         unsafe { Instance::from_raw((*(*self.dev.as_raw()).iommu).iommu_dev) }
-    }
-
-    /// Tells the DMA API not to hand out addresses below 4 GiB first.
-    ///
-    /// It does so for PCI devices, because some cannot use more than 32 bits although they say so.
-    /// That is no good where the low addresses are few. Call this from
-    /// [`Driver::probe_finalize`]; the core sets the preference anew before that, and also when
-    /// an administrator changes the type of the default domain.
-    pub fn prefer_64bit_iova(&self) {
-        // SAFETY: By the type invariant. The DMA API clears the bit in the same way and without a
-        // lock, when the low addresses run out.
-        unsafe {
-            let iommu = (*self.dev.as_raw()).iommu;
-            bindings::dev_iommu::set_pci_32bit_workaround_raw(iommu, 0);
-        }
     }
 
     /// Returns the operations that the instance was registered with.

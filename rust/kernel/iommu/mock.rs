@@ -352,6 +352,7 @@ unsafe impl PagingOps for Table {
         let geometry = Geometry {
             pages: PageSizes::of(page),
             aperture: IovaRange::new(Iova::new(FIRST), Iova::new(LAST)).ok_or(EINVAL)?,
+            low: None,
         };
         let this = try_pin_init!(Self {
             pages <- new_spinlock!([None; PAGES]),

@@ -9,6 +9,7 @@ use super::{
     Geometry,
     Iova,
     IovaRange,
+    LowAddresses,
     PageSize,
     Pages,
     Prot,
@@ -39,13 +40,17 @@ struct Span {
 impl Span {
     #[inline]
     fn new(geometry: &Geometry, iova: Iova, page: PageSize, count: Pages) -> Result<Self> {
-        if !geometry.pages.contains(page) || !iova.is_aligned(page) {
+        if !iova.is_aligned(page) {
             return Err(EINVAL);
         }
 
         // CAST: A `usize` has 64 bits or less.
         let bytes = page.bytes().checked_mul(count.get() as u64).ok_or(EINVAL)?;
         let range = IovaRange::from_len(iova, bytes).ok_or(EINVAL)?;
+        let is_low = |low: LowAddresses| low.page == page && range.last() < low.high_start;
+        if !geometry.pages.contains(page) && !geometry.low.is_some_and(is_low) {
+            return Err(EINVAL);
+        }
         if !geometry.aperture.covers(range) {
             return Err(ERANGE);
         }
@@ -74,6 +79,11 @@ impl Span {
 /// let geometry = Geometry {
 ///     pages: PageSizes::of(page),
 ///     aperture: IovaRange::new(Iova::new(0x10000), Iova::new(0x7fff_ffff)).ok_or(EINVAL)?,
+///     low: Some(LowAddresses {
+///         high_start: Iova::new(0x40_0000),
+///         page: PageSize::from_shift(12).ok_or(EINVAL)?,
+///         preferred_last: None,
+///     }),
 /// };
 /// let map = |iova, paddr, n, prot| {
 ///     MapRequest::new(&geometry, Iova::new(iova), paddr, page, Pages::new(n), prot, GFP_ATOMIC)
@@ -90,6 +100,15 @@ impl Span {
 /// assert_eq!(pages.next(), None);
 ///
 /// let rw = ProtFlag::Read | ProtFlag::Write;
+/// // Small pages are for low addresses.
+/// let small = |iova, n| {
+///     let page = PageSize::from_shift(12).ok_or(EINVAL)?;
+///     MapRequest::new(&geometry, Iova::new(iova), 0, page, Pages::new(n), rw, GFP_ATOMIC)
+/// };
+/// assert!(small(0x3f_e000, 2).is_ok());
+/// assert!(matches!(small(0x3f_e000, 3), Err(EINVAL)));
+/// assert!(matches!(small(0x40_0000, 1), Err(EINVAL)));
+///
 /// // Nothing to map.
 /// assert!(matches!(map(0x20000, 0, 0, rw), Err(EINVAL)));
 /// // Not aligned.
@@ -246,6 +265,7 @@ impl MapRequest {
 /// let geometry = Geometry {
 ///     pages: PageSizes::of(page),
 ///     aperture: IovaRange::new(Iova::new(0), Iova::new(0xffff_ffff)).ok_or(EINVAL)?,
+///     low: None,
 /// };
 ///
 /// let req = UnmapRequest::new(&geometry, Iova::new(0xffff_e000), page, Pages::new(2))?;

@@ -412,6 +412,34 @@ pub struct Geometry {
     ///
     /// It is always enforced (`force_aperture` of C): a request outside never reaches the driver.
     pub aperture: IovaRange,
+    /// The low addresses, if the DMA API is to keep them for devices that have no others.
+    pub low: Option<LowAddresses>,
+}
+
+/// Addresses that are few, for devices that do not reach those above.
+///
+/// VFIO and iommufd, whose users choose addresses themselves, take no notice.
+#[derive(Clone, Copy, Debug)]
+pub struct LowAddresses {
+    /// The first address above them, a multiple of all page sizes. The DMA API gives devices that
+    /// reach it none below.
+    pub high_start: Iova,
+    /// The page size of the low addresses. It may be smaller than [`Geometry::pages`].
+    pub page: PageSize,
+    /// The last address that the DMA API uses while there is room below it, if it should not
+    /// start from the top.
+    pub preferred_last: Option<Iova>,
+}
+
+impl LowAddresses {
+    /// The pages that can be mapped here and not in all of the aperture, as C wants them.
+    pub(super) const fn more_pages(&self, pages: PageSizes) -> c_ulong {
+        if pages.contains(self.page) {
+            0
+        } else {
+            PageSizes::of(self.page).as_raw()
+        }
+    }
 }
 
 /// A capability that the IOMMU core asks for: `enum iommu_cap` of C.

@@ -28,6 +28,7 @@ use kernel::{
         IotlbGather,
         Iova,
         IovaRange,
+        LowAddresses,
         MapError,
         MapRequest,
         PageSize,
@@ -105,14 +106,26 @@ unsafe impl iommu::PagingOps for Paging {
     type Driver = domain::Tce;
 
     fn new(ctx: &EndpointCtx<'_, domain::Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
-        let layout = ctx.endpoint().pe().layout();
+        let endpoint = ctx.endpoint();
+        let pe = endpoint.pe();
+        let layout = pe.layout();
+        let max_ram = pe.calls().max_ram();
         let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
+        let iova = |ioba: Ioba| Iova::new(ioba.get());
+        let low = match layout.high_start() {
+            Some(high_start) => Some(LowAddresses {
+                high_start: iova(high_start),
+                page: size(layout.low_granule())?,
+                preferred_last: layout.preferred_last(max_ram).map(iova),
+            }),
+            None => None,
+        };
         let geometry = Geometry {
             // VFIO type1 wants a page size that all PEs of a container have: that of the CPU.
             pages: PageSizes::of(size(layout.granule())?).with(size(cpu_page_shift()?)?),
             aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
+            low,
         };
-        let max_ram = ctx.endpoint().pe().calls().max_ram();
         let space = Space::new(layout)?;
         Ok((geometry, Ok(Self { space, max_ram })))
     }

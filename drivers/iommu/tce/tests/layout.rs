@@ -210,4 +210,37 @@ mod tests {
         assert!(plan_high_window(large, cpu, Tces::new(1 << 30), 1 << 30).is_none());
         Ok(())
     }
+
+    // What the DMA API does for devices that drive 32 bits and for those that drive more.
+    #[test]
+    fn low_addresses() -> Result {
+        let k4 = PageShift::SHIFT_4K;
+        let first = |layout: &Layout| layout.high_start().map(Ioba::get);
+        let last = |layout: &Layout, ram| layout.preferred_last(ram).map(Ioba::get);
+        // pSeries: whoever reaches the second window stays out of the first.
+        let default = window(0, 1 << 18, 12)?;
+        let layout = Layout::new(Kind::Papr, default, Some(window(HIGH, 1 << 20, 12)?), None)?;
+        assert_eq!(first(&layout), Some(HIGH));
+        assert_eq!(last(&layout, 1 << 30), None);
+        assert_eq!(layout.low_granule(), k4);
+        // Also where that is lower.
+        let layout = Layout::new(Kind::Papr, default, Some(window(1 << 40, 1 << 20, 12)?), None)?;
+        assert_eq!(first(&layout), Some(1 << 40));
+        // Only one window, below 4 GiB, above, or both.
+        let layout = Layout::new(Kind::Papr, default, None, None)?;
+        assert_eq!((first(&layout), last(&layout, 1)), (None, None));
+        let layout = Layout::new(Kind::Papr, window(HIGH, 1 << 22, 12)?, None, None)?;
+        assert_eq!((first(&layout), last(&layout, 1)), (None, None));
+        let layout = Layout::new(Kind::Papr, window(0, 1 << 22, 12)?, None, None)?;
+        assert_eq!(first(&layout), Some(1 << 32));
+        assert_eq!(last(&layout, 1), Some((1 << 34) - 1));
+        // PowerNV: from the first window, as low as there is room for the memory.
+        let high = Some(window(HIGH, 1 << 36, 12)?);
+        let layout = Layout::new(Kind::Ioda, window(0, 1 << 36, 12)?, high, None)?;
+        assert_eq!(first(&layout), Some(1 << 32));
+        assert_eq!(last(&layout, 1 << 30), Some((1 << 40) - 1));
+        assert_eq!(last(&layout, 3 << 42), Some((1 << 46) - 1));
+        assert_eq!(last(&layout, 1 << 50), Some((1 << 48) - 1));
+        Ok(())
+    }
 }
