@@ -141,9 +141,9 @@ impl Layout {
             .flatten()
     }
 
-    /// Whether a 64-bit device has a window of its own.
-    pub(crate) fn has_high_window(&self) -> bool {
-        self.high.is_some()
+    /// Whether there is a window for 64-bit devices, beside the low one or in place of it.
+    pub(crate) fn has_64bit_window(&self) -> bool {
+        self.high.is_some() || self.low.base >= FOUR_GIB
     }
 
     /// The page size below [`high_start`](Self::high_start).
@@ -240,28 +240,41 @@ pub(crate) fn cpu_page_shift() -> Result<PageShift> {
 
 /// Chooses page size and size of a further window on pSeries.
 ///
-/// The table lives in the hypervisor, which reserves 8 bytes for every TCE of the window, so it
-/// covers twice the memory that the partition can have (at least 64 GiB) and no more. `largest` is
-/// the most TCEs that firmware offers. Returns [`None`] if all offered pages are above `max_page`,
-/// or if the window would not even reach 4 GiB.
+/// The table lives in the hypervisor, which reserves 8 bytes for every TCE of the window, for every
+/// PE. So the window covers the memory that the partition can have, `max_ram`, at least 16 GiB, and
+/// no more than a device can be thought to have mapped at a time: its table takes 512 MiB at most.
+/// `largest` is the most TCEs that firmware offers. Returns [`None`] if all offered pages are above
+/// `max_page`, or if the window would not even reach 4 GiB.
 pub(crate) fn plan_high_window(
     shifts: PageShifts,
     max_page: PageShift,
     largest: Tces,
     max_ram: u64,
 ) -> Option<(PageShift, Tces)> {
-    const MIN_BYTES: u64 = 1 << 36;
-    /// Window sizes are 32-bit TCE counts in current hypervisors.
-    const MAX_TCES: u64 = 1 << 31;
+    const MIN_BYTES: u64 = 1 << 34;
+    /// 4 TiB with pages of 64 KiB. Current hypervisors count TCEs in 32 bits.
+    const MAX_TCES: u64 = 1 << 26;
     const WORTHWHILE: u64 = 1 << 32;
 
     let shift = shifts.largest_up_to(max_page)?;
-    let bytes = max_ram
-        .checked_mul(2)?
-        .checked_next_power_of_two()?
-        .max(MIN_BYTES);
+    let bytes = max_ram.checked_next_power_of_two()?.max(MIN_BYTES);
     let offered = largest.get().min(MAX_TCES);
     let offered = 1u64.wrapping_shl(offered.checked_ilog2()?);
     let tces = Tces::new(shift.pages(bytes).min(offered));
     (tces.bytes(shift)? > WORTHWHILE).then_some((shift, tces))
+}
+
+/// Chooses the size of a window on PowerNV.
+///
+/// The table is made as it fills, so it is as deep as the hardware walks, up to four levels: enough
+/// for 2^48 bytes with pages of 4 KiB, which covers every user address. `range` is what the window
+/// may cover. Returns [`None`] if that is less than a table of one level.
+pub(crate) fn plan_table(range: &Window, shift: PageShift, max_levels: u32) -> Option<Tces> {
+    const MAX_LEVELS: u32 = 4;
+    const LEVEL_BITS: u32 = 9;
+
+    let deepest = max_levels.min(MAX_LEVELS);
+    let fits = (range.bytes().checked_ilog2()?).checked_sub(shift.get())?;
+    let levels = deepest.min(fits.checked_div(LEVEL_BITS)?);
+    (levels > 0).then(|| Tces::new(1u64.wrapping_shl(levels.wrapping_mul(LEVEL_BITS))))
 }

@@ -59,6 +59,8 @@ pub(crate) struct Model {
     pub(crate) multi_tce: bool,
     /// PAPR: a second window may be opened.
     pub(crate) ddw: bool,
+    /// PAPR: but not beside the default one, as for SR-IOV functions of PowerVM.
+    pub(crate) one_window: bool,
     /// The page sizes of further windows.
     pub(crate) page_sizes: u64,
     /// The administrator wants pages of 4 KiB.
@@ -72,6 +74,7 @@ impl Model {
         kills_pe: false,
         multi_tce: true,
         ddw: true,
+        one_window: false,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 24,
         small_pages: false,
     };
@@ -81,6 +84,7 @@ impl Model {
         kills_pe: true,
         multi_tce: false,
         ddw: false,
+        one_window: false,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 30,
         small_pages: false,
     };
@@ -569,15 +573,19 @@ impl Calls for Fake {
                 ([window(0), window(1)], 5)
             }
         };
+        let room = match &state.windows {
+            [Some(_), _] => self.model.ddw && !self.model.one_window,
+            [None, _] => self.model.ddw,
+        };
         Ok(Query {
             firmware: self.model.kind,
-            nr_windows: if self.model.ddw || max_levels > 0 {
+            nr_windows: if (room && !self.model.one_window) || max_levels > 0 {
                 2
             } else {
                 1
             },
             page_sizes: PageShifts::new(self.model.page_sizes),
-            max_tces: Tces::new(if self.model.ddw { MAX_TCES } else { 0 }),
+            max_tces: Tces::new(if room { MAX_TCES } else { 0 }),
             max_levels,
             windows,
             mmio32: (max_levels > 0).then(|| Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff)),
@@ -589,11 +597,15 @@ impl Calls for Fake {
     }
 
     fn set_platform(&self, _: &Device, on: bool) -> Result {
+        let default = Self::default_window()?;
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
         }
         let [low, high] = &mut state.windows;
+        if matches!(self.model.kind, Kind::Papr) && low.is_none() {
+            *low = Some(default);
+        }
         // The window of PAPR is there at all times, and is given and taken without TCEs.
         let old = match self.model.kind {
             Kind::Papr => [None, high.take()],
@@ -630,7 +642,8 @@ impl Calls for Fake {
         }
         let papr = matches!(self.model.kind, Kind::Papr);
         let fits = if papr {
-            num == WindowNumber::High && self.model.ddw && root.is_none() && tces.get() <= MAX_TCES
+            let room = self.model.ddw && !(self.model.one_window && state.windows[0].is_some());
+            num == WindowNumber::High && room && root.is_none() && tces.get() <= MAX_TCES
         } else {
             // The walk must reach exactly the TCEs of the window.
             root.is_some_and(|r| r.levels * r.level_tces.get().ilog2() == tces.get().ilog2())
@@ -651,6 +664,13 @@ impl Calls for Fake {
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
+        }
+        if matches!(self.model.kind, Kind::Papr) && num == WindowNumber::Low {
+            if !self.model.ddw {
+                return Err(ENODEV);
+            }
+            // Devices that drive 32 bits have nothing else.
+            state.sins += usize::from(!self.model.one_window);
         }
         let old = state.windows[num.get()].take();
         // PAPR wants the TCEs cleared first.

@@ -14,6 +14,7 @@ use crate::{
         Firmware, //
     },
     layout::{
+        plan_table,
         Layout,
         TceRun, //
     },
@@ -21,7 +22,6 @@ use crate::{
         Event,
         Stats, //
     },
-    table::Levels,
     windows::{
         TableWindow,
         Windows, //
@@ -49,9 +49,6 @@ use kernel::{
     }, //
 };
 
-/// The TCEs of each window. With 4 KiB pages it spans 2^48 bytes, which covers every user address.
-const TCES: Tces = Tces::new(1 << 36);
-
 /// From this many TCEs on, all of the PE is killed: PHB3 takes one store for each page. A whole leaf
 /// is as many, so that a kill of it reaches what the PHB knows of the levels above.
 const MANY: Tces = Tces::new(512);
@@ -78,12 +75,10 @@ impl<C: Calls> Ioda<C> {
             .page_sizes
             .largest_up_to(common.max_page)
             .ok_or(EINVAL)?;
-        if Levels::for_tces(TCES).is_none_or(|levels| levels.get() > query.max_levels) {
-            return Err(EINVAL);
-        }
         let window = |n: usize| {
-            let fixed = query.windows.get(n).copied().flatten()?;
-            Window::new(fixed.base, TCES, shift, fixed.id)
+            let range = query.windows.get(n).copied().flatten()?;
+            let tces = plan_table(&range, shift, query.max_levels)?;
+            Window::new(range.base, tces, shift, range.id)
         };
         let layout = Layout::new(
             Kind::Ioda,
@@ -91,13 +86,28 @@ impl<C: Calls> Ioda<C> {
             window(1),
             query.mmio32.clone(),
         )?;
-        calls.set_platform(dev, false)?;
-        Ok(Self {
-            calls,
+        let windows = Windows::new(&layout)?;
+        let this = Self {
             layout,
+            calls,
             stuck: Atomic::new(false),
             stats,
-        })
+        };
+        this.calls.set_platform(dev, false)?;
+        // A refusal is found out here, where the platform can have the PE back, and not by the
+        // core when it attaches the first domain.
+        let tried = this
+            .connect(dev, &windows)
+            .and_then(|()| this.disconnect(dev));
+        if let Err(e) = tried {
+            if this.calls.set_platform(dev, true).is_err() {
+                dev_err!(dev, "OPAL does not take back the DMA windows\n");
+                // They may still be open.
+                core::mem::forget(windows);
+            }
+            return Err(e);
+        }
+        Ok(this)
     }
 
     /// Closes both windows, or as many as OPAL lets.
@@ -142,7 +152,7 @@ impl<C: Calls> Firmware for Ioda<C> {
                 levels: table.levels().get(),
                 level_tces: Tces::new(TceList::LEN as u64),
             };
-            // SAFETY: `table` keeps its inner nodes valid until it drops, and its domain closes the
+            // SAFETY: `table` keeps its inner nodes valid until it drops, and its owner closes the
             // window before that. What a TCE lets a device reach is the business of `map`. The PE is
             // claimed, so nobody else uses its windows.
             let opened = unsafe {

@@ -8,7 +8,7 @@
 //! kills. Windows are created and removed by RTAS calls ("dynamic DMA windows"), which sleep.
 //!
 //! The window that firmware made at boot is used as it stands; one more is opened for 64-bit
-//! devices if the PE may have it.
+//! devices if the PE may have it. A PE that may have only one window exchanges it for a 64-bit one.
 
 use crate::{
     firmware::{
@@ -37,16 +37,20 @@ use crate::{
         Windows, //
     }, //
 };
+use core::ops::RangeInclusive;
 use kernel::{
     device::Device,
     powerpc::{
         mem::TceList,
         window::{
             Firmware as Kind,
+            Ioba,
             Liobn,
+            Query,
             Tce,
             TceIndex,
             Tces,
+            Window,
             WindowNumber,
             MAX_WINDOWS, //
         }, //
@@ -122,28 +126,61 @@ impl<C: Calls> Papr<C> {
         }
     }
 
+    /// Opens the windows that the PE will have.
     fn open(calls: &C, common: &Common, dev: &Device) -> Result<Layout> {
         let query = calls.query(dev)?;
-        let low = query.windows.first().copied().flatten().ok_or(ENODEV)?;
-        let plan = plan_high_window(
+        let low = default_window(&query)?;
+        let mmio = query.mmio32.clone();
+        if query.nr_windows > 1 {
+            return match Self::open_high(calls, common, dev, &query) {
+                Ok(high) => Layout::new(Kind::Papr, low, Some(high), mmio),
+                Err(e) => Self::do_without(dev, low, mmio, e),
+            };
+        }
+        if let Err(e) = calls.close_window(dev, WindowNumber::Low) {
+            return Self::do_without(dev, low, mmio, e);
+        }
+        let high = calls
+            .query(dev)
+            .and_then(|query| Self::open_high(calls, common, dev, &query));
+        match high {
+            Ok(high) => {
+                dev_info!(dev, "default DMA window given up for a 64-bit one\n");
+                Layout::new(Kind::Papr, high, None, mmio)
+            }
+            Err(e) => {
+                // Brings the default window back.
+                calls.set_platform(dev, false)?;
+                Self::do_without(dev, default_window(&calls.query(dev)?)?, mmio, e)
+            }
+        }
+    }
+
+    /// Opens a window for 64-bit devices.
+    fn open_high(calls: &C, common: &Common, dev: &Device, query: &Query) -> Result<Window> {
+        let (shift, tces) = plan_high_window(
             query.page_sizes,
             common.max_page,
             query.max_tces,
             calls.max_ram(),
         )
-        .filter(|_| query.nr_windows > 1);
-        let high = plan.and_then(|(shift, tces)| {
-            // SAFETY: The PE is claimed, so nobody else uses its windows.
-            unsafe { calls.open_window(dev, WindowNumber::High, None, shift, tces) }
-                .inspect_err(|e| {
-                    dev_info!(
-                        dev,
-                        "no 64-bit DMA window ({e:?}); using the default window\n"
-                    )
-                })
-                .ok()
-        });
-        Layout::new(Kind::Papr, low, high, query.mmio32)
+        .ok_or(ENOSPC)?;
+        // SAFETY: The PE is claimed, so nobody else uses its windows.
+        unsafe { calls.open_window(dev, WindowNumber::High, None, shift, tces) }
+    }
+
+    fn do_without(
+        dev: &Device,
+        low: Window,
+        mmio: Option<RangeInclusive<Ioba>>,
+        e: Error,
+    ) -> Result<Layout> {
+        dev_info!(
+            dev,
+            "no 64-bit DMA window ({e:?}); all DMA goes through the default window of {} MiB\n",
+            low.bytes().wrapping_shr(20)
+        );
+        Layout::new(Kind::Papr, low, None, mmio)
     }
 
     /// Whether the hypervisor refused to clear a TCE.
@@ -294,6 +331,11 @@ impl<C: Calls> Papr<C> {
     }
 }
 
+/// The window that firmware made at boot.
+fn default_window(query: &Query) -> Result<Window> {
+    query.windows.first().copied().flatten().ok_or(ENODEV)
+}
+
 /// What the hypervisor calls a window of `layout`, if there is such a window.
 fn liobn_of(layout: &Layout, number: WindowNumber) -> Liobn {
     let window = layout.window(number);
@@ -371,7 +413,7 @@ impl<C: Calls> Firmware for Papr<C> {
     fn flush(&self) {}
 
     fn release(&self, dev: &Device) -> Result {
-        if self.layout.has_high_window() {
+        if self.layout.has_64bit_window() {
             self.calls.close_window(dev, WindowNumber::High)?;
         }
         self.calls.set_platform(dev, true)

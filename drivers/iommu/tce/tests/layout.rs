@@ -6,6 +6,7 @@ use crate::{
     layout::{
         cpu_page_shift,
         plan_high_window,
+        plan_table,
         Layout,
         TceRun, //
     },
@@ -185,21 +186,23 @@ mod tests {
         let cpu = cpu_page_shift()?;
         let all = PageShifts::new(1 << 12 | 1 << 16 | 1 << 21 | 1 << 24);
         let plan = |n: u64, max_ram| plan_high_window(all, cpu, Tces::new(n), max_ram);
-        // As large as twice the memory, with the largest page of the CPU.
+        // As large as the memory, with the largest page of the CPU.
         let (shift, tces) = plan(1 << 37, 48 << 30).ok_or(EINVAL)?;
         assert_eq!(shift, cpu);
-        assert_eq!(tces.bytes(shift), Some(128 << 30));
+        assert_eq!(tces.bytes(shift), Some(64 << 30));
         // No larger than the administrator wants.
         let small = PageShift::SHIFT_4K;
         let (shift, _) =
             plan_high_window(all, small, Tces::new(1 << 37), 48 << 30).ok_or(EINVAL)?;
         assert_eq!(shift, small);
-        // At least 64 GiB.
+        // At least 16 GiB.
         let (shift, tces) = plan(1 << 37, 1 << 30).ok_or(EINVAL)?;
-        assert_eq!(tces.bytes(shift), Some(64 << 30));
-        // Never 2^32 TCEs, which current hypervisors cannot count.
-        let (_, tces) = plan(1 << 37, 1 << 62).ok_or(EINVAL)?;
-        assert!(tces.get() < 1 << 32);
+        assert_eq!(tces.bytes(shift), Some(16 << 30));
+        // Not more than 512 MiB of the hypervisor's memory, at 8 bytes each.
+        for max_ram in [64 << 40, 1 << 62] {
+            let (_, tces) = plan(1 << 37, max_ram).ok_or(EINVAL)?;
+            assert_eq!(tces.get() * 8, 512 << 20);
+        }
         // No more than there is, and a power of two.
         let (_, tces) = plan((3 << 20) - 1, 1 << 40).ok_or(EINVAL)?;
         assert_eq!(tces.get(), 1 << 21);
@@ -208,6 +211,24 @@ mod tests {
         assert!(plan(0, 1 << 30).is_none());
         let large = PageShifts::new(1 << 24);
         assert!(plan_high_window(large, cpu, Tces::new(1 << 30), 1 << 30).is_none());
+        Ok(())
+    }
+
+    // Tables of PowerNV are whole: each level has 512 entries.
+    #[test]
+    fn tables() -> Result {
+        let plan = |bytes: u64, shift, levels| {
+            let shift = PageShift::new(shift).ok_or(EINVAL)?;
+            let range = window(0, bytes >> 12, 12)?;
+            Ok::<_, Error>(plan_table(&range, shift, levels).map(Tces::get))
+        };
+        assert_eq!(plan(1 << 54, 12, 5)?, Some(1 << 36));
+        assert_eq!(plan(1 << 54, 16, 5)?, Some(1 << 36));
+        // No more than there is of bus addresses and levels.
+        assert_eq!(plan((1 << 52) - 0x1000, 16, 5)?, Some(1 << 27));
+        assert_eq!(plan(1 << 54, 16, 2)?, Some(1 << 18));
+        assert_eq!(plan(1 << 20, 12, 5)?, None);
+        assert_eq!(plan(1 << 54, 12, 0)?, None);
         Ok(())
     }
 

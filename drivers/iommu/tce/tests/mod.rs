@@ -10,6 +10,7 @@ mod races;
 mod random;
 mod space;
 mod table;
+mod windows;
 
 use crate::{
     fake::{

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which windows a PE gets from firmware, and in which state the platform has them back.
+
+use crate::{
+    fake::Model,
+    layout::cpu_page_shift,
+    pe::Target,
+    space::Space,
+    tests::{
+        ensure,
+        granule,
+        map,
+        range,
+        Rig,
+        HIGH,
+        PHYS,
+        WRITE, //
+    }, //
+};
+use kernel::{
+    powerpc::window::PageShift,
+    prelude::*, //
+};
+
+/// An SR-IOV function of PowerVM: one window, whichever.
+const ONE_WINDOW: Model = Model {
+    one_window: true,
+    ..Model::PSERIES
+};
+
+/// Takes the PE over, uses it, and lets it go.
+fn life(rig: &Rig) -> Result {
+    let pe = rig.pe()?;
+    let space = Space::new(pe.layout())?;
+    let result = (|| {
+        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        let at = pe.layout().aperture().first.get() + granule(&space);
+        map(&space, range(at, granule(&space)), PHYS, WRITE)?;
+        ensure(rig.reaches(at, true) == Some(PHYS), "a device reaches it")
+    })();
+    pe.leave(rig.dev(), false);
+    result
+}
+
+#[kunit_tests(tce_windows)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_window_is_for_64_bits() -> Result {
+        let rig = Rig::new(ONE_WINDOW)?;
+        let pe = rig.pe()?;
+        let layout = pe.layout();
+        assert_eq!(layout.windows().count(), 1);
+        assert_eq!(layout.aperture().first.get(), HIGH);
+        assert_eq!(layout.granule(), cpu_page_shift()?);
+        assert!(layout.high_start().is_none());
+        // The default window is gone, and comes back.
+        assert!(!rig.fake.is_as_before());
+        assert!(pe.leave(rig.dev(), false));
+        assert!(rig.fake.is_as_before());
+        life(&rig)?;
+        assert!(rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // Also when a second window is not to be had, or a page size that the CPU can use.
+    #[test]
+    fn the_default_window_is_kept_if_there_is_no_other() -> Result {
+        for model in [
+            Model {
+                ddw: false,
+                ..ONE_WINDOW
+            },
+            Model {
+                page_sizes: 1 << 34,
+                ..ONE_WINDOW
+            },
+            Model {
+                page_sizes: 1 << 34,
+                ..Model::PSERIES
+            },
+        ] {
+            let rig = Rig::new(model)?;
+            let pe = rig.pe()?;
+            let layout = pe.layout();
+            assert_eq!(layout.windows().count(), 1);
+            assert_eq!(layout.aperture().first.get(), 0);
+            assert_eq!(layout.granule(), PageShift::SHIFT_4K);
+            assert!(pe.leave(rig.dev(), false));
+            assert!(rig.fake.is_as_before());
+            life(&rig)?;
+            rig.check()?;
+        }
+        Ok(())
+    }
+
+    // Whatever firmware refuses on the way, there is a window that works, or the platform has it.
+    #[test]
+    fn a_refusal_leaves_a_window() -> Result {
+        for n in 0.. {
+            let rig = Rig::new(ONE_WINDOW)?;
+            rig.fake.fail_at(n);
+            let result = rig.pe().map(|pe| pe.leave(rig.dev(), false));
+            let failed = rig.fake.has_failed();
+            rig.fake.fail_never();
+            match result {
+                Ok(_) => life(&rig)?,
+                Err(_) => assert!(rig.fake.is_as_before()),
+            }
+            rig.check()?;
+            if !failed {
+                // Claiming takes query, query, close, query and open, with set_platform first.
+                assert!(n >= 6);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    // OPAL's refusal comes to light while the platform can have the PE back.
+    #[test]
+    fn a_window_that_opal_does_not_open_is_found_out_at_once() -> Result {
+        for model in [Model::PHB3, Model::PHB4] {
+            for n in 0.. {
+                let rig = Rig::new(model)?;
+                rig.fake.fail_at(n);
+                let claimed = rig.pe();
+                let failed = rig.fake.has_failed();
+                rig.fake.fail_never();
+                match claimed {
+                    Ok(pe) => {
+                        assert!(!failed);
+                        pe.leave(rig.dev(), false);
+                    }
+                    Err(_) => assert!(failed && rig.fake.is_as_before()),
+                }
+                rig.check()?;
+                if !failed {
+                    // query, set_platform, and both windows opened and closed.
+                    assert_eq!(n, 6);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
