@@ -17,6 +17,7 @@ DEVICES = {
     "e1000e": ("8086:10d3", "e1000e,netdev={id}"),      # 64 bits
     "igb": ("8086:10c9", "igb,netdev={id}"),
     "edu": ("1234:11e8", "edu,dma_mask=0xffffffffffffffff"),
+    "edu40": ("1234:11e8", "edu,dma_mask=0xffffffffff"),    # drives 40 address bits, whatever its driver says
     "testdev": ("1b36:0005", "iommu-testdev"),
     "sas": ("1000:0054", "mptsas1068"),     # its driver asks how many bits are of use
 }

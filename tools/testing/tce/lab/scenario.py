@@ -10,7 +10,7 @@ import dataclasses
 import shutil
 import zlib
 
-from . import initramfs, kvmhost, machine, pasiddev, selftests, vtd
+from . import initramfs, kvmhost, machine, modules, pasiddev, selftests, vtd
 from .guest import Guest, GuestError
 from .say import Fail
 
@@ -50,6 +50,7 @@ class Scenario:
     selftests: bool = False     # the guest has the kernel's selftests
     kvm_host: bool = False      # the guest has QEMU, and its own kernel and initramfs in /nested
     pasid_bits: tuple = ()      # a device with PASIDs for each
+    modules: bool = False       # the guest has the kernel modules that only tests need
     coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
 
     @property
@@ -146,6 +147,7 @@ def command(env, scenario, objects):
     if scenario.kvm_host:
         more += kvmhost.arguments(env)
         files |= kvmhost.nested(env, objects, directory)
+    files |= modules.build(env, objects) if scenario.modules else {}
     initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files, kind.arch)
     line = [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
             *more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
