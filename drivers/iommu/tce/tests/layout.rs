@@ -245,7 +245,12 @@ mod tests {
         assert_eq!(last(&layout, 1 << 30), None);
         assert_eq!(layout.low_granule(), k4);
         // Also where that is lower.
-        let layout = Layout::new(Kind::Papr, default, Some(window(1 << 40, 1 << 20, 12)?), None)?;
+        let layout = Layout::new(
+            Kind::Papr,
+            default,
+            Some(window(1 << 40, 1 << 20, 12)?),
+            None,
+        )?;
         assert_eq!(first(&layout), Some(1 << 40));
         // Only one window, below 4 GiB, above, or both.
         let layout = Layout::new(Kind::Papr, default, None, None)?;
