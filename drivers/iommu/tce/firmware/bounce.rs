@@ -55,11 +55,11 @@ impl Bounce {
             None => TceList::new(GFP_ATOMIC | __GFP_NOWARN).ok()?,
         };
         let result = f(&page);
-        let page = KBox::into_raw(page);
-        // INVARIANT: If the place is empty it has the page from here on.
-        if place.cmpxchg(ptr::null_mut(), page, Release).is_err() {
-            // SAFETY: The page came out of a box above.
-            drop(unsafe { KBox::from_raw(page) });
+        // INVARIANT: The place has the page from here on.
+        let other = place.xchg(KBox::into_raw(page), Release);
+        if !other.is_null() {
+            // SAFETY: By the type invariants; the exchange made it ours.
+            drop(unsafe { KBox::from_raw(other) });
         }
         Some(result)
     }
