@@ -147,12 +147,14 @@ def _htmldocs(env, _):
     _fail_on("\n".join(missing), "no page")
 
 
-# How the driver says something, and a placeholder in it.
+# How the driver says something, and how a patch of ours does.
 _SAYS = re.compile(r'(?:dev|pr)_(?:info|notice|warn|err)(?:_once|_ratelimited)?!\(\s*(?:\w+(?:\(\))?(?:\.\w+\(\))*,\s*)?"([^"]*?)(?:\\n)?"', re.S)
+
+_SAYS_IN_C = re.compile(r'^\+.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
 
 
 def messages(env, _):
-    """The guide has an entry for each message of the driver."""
+    """The guide has an entry for each message of the driver and of our patches."""
     guide = (env.top / "Documentation/admin-guide/tce-iommu.rst").read_text(encoding="utf-8").split("\nMessages\n")[1]
     listed = {re.sub(r"\b[A-Z]\b", "*", text) for text in re.findall(r"^``(.*)``$", guide, re.M)}
     said = {}
@@ -160,6 +162,12 @@ def messages(env, _):
         if name.startswith("drivers/iommu/tce/") and "/tests/" not in name and "testdev" not in name:
             for text in _SAYS.findall((env.top / name).read_text(encoding="utf-8")):
                 said[re.sub(r"\{[^}]*\}", "*", text)] = name
+    pristine = source.Tree(env.top, env.linux, env.build / "linux.notes").pristine
+    before = "".join(path.read_text(encoding="utf-8") for path in pristine.rglob("*.c"))
+    for patch in upstream.series(env.top):
+        for text in _SAYS_IN_C.findall(patch.read_text(encoding="utf-8")):
+            if text not in before:
+                said[re.sub(r"%(?:llx|lx|ld|lu|pad|\w)", "*", text)] = patch.name
     _fail_on("\n".join(f"{name}: {text}" for text, name in said.items() if text not in listed), "not in the guide")
     _fail_on("\n".join(sorted(listed - set(said))), "in the guide, but never said")
     return f"{len(said)} messages"
