@@ -21,6 +21,7 @@ __rust_helper void rust_helper_kmemleak_ignore(const void *ptr)
 #ifdef CONFIG_PPC64
 
 #include <linux/crash_dump.h>
+#include <linux/device.h>
 #include <linux/memblock.h>
 #include <asm/iommu.h>
 #include <asm/mmzone.h>
@@ -32,9 +33,20 @@ __rust_helper void rust_helper_dev_clear_dma_ops_bypass(struct device *dev)
 	dev_clear_dma_ops_bypass(dev);
 }
 
+__rust_helper void rust_helper_device_lock(struct device *dev)
+{
+	device_lock(dev);
+}
+
 __rust_helper int rust_helper_device_trylock(struct device *dev)
 {
 	return device_trylock(dev);
+}
+
+__rust_helper int rust_helper_device_trylock_nested(struct device *dev,
+						    struct mutex *outer)
+{
+	return mutex_trylock_nest_lock(&dev->mutex, outer);
 }
 
 __rust_helper void rust_helper_device_unlock(struct device *dev)

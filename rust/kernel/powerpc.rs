@@ -9,11 +9,15 @@
 //! - PAPR, below a hypervisor: it holds the tables, a hypercall writes a TCE ([`hvcall`]).
 //! - OPAL, on bare metal (IODA): the tables are in memory, the host bridge reads and caches them.
 //!
-//! [`window`] and [`mem`] are plain data and build on every architecture. [`tce`] is the only place
-//! that knows the structures of `arch/powerpc`.
+//! [`window`], [`owner`] and [`mem`] are plain data and build on every architecture. [`tce`] is the
+//! only place that knows the structures of `arch/powerpc`.
 
 pub mod mem;
+pub mod owner;
 pub mod window;
+
+#[cfg(all(CONFIG_PPC64, CONFIG_PCI, CONFIG_SPAPR_TCE_IOMMU))]
+mod devices;
 
 #[cfg(CONFIG_PPC_PSERIES)]
 pub mod hvcall;

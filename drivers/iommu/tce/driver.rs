@@ -13,7 +13,6 @@ use crate::{
         Tce, //
     },
     endpoint::{
-        is_in_use,
         Endpoint,
         PeList, //
     }, //
@@ -32,7 +31,6 @@ use kernel::{
         Prot,
         ReservedRegions, //
     },
-    pci,
     powerpc::tce::TableGroup,
     prelude::*,
     sync::{
@@ -58,12 +56,12 @@ impl iommu::Driver for Tce {
         // releases a device before the platform takes its PE down.
         let group = unsafe { TableGroup::of_device(dev) }?;
         let instance = all.find(|_| true).ok_or(ENODEV)?;
-        // The core gives up on all devices if one answers anything but `ENODEV`, so a PE that
-        // cannot be had stays with the platform and says why.
+        // Any other error than `ENODEV` would count against all devices, so a PE that cannot be had
+        // stays with the platform and says why.
         let endpoint = instance.data().add(dev, group).map_err(|e| {
             if e == EBUSY {
                 dev_info!(dev, "PE in use; taken over when its driver unbinds\n");
-            } else {
+            } else if e != ENODEV {
                 dev_warn!(
                     dev,
                     "cannot take over the DMA windows ({e:?}); left to the platform\n"
@@ -96,24 +94,6 @@ impl iommu::Driver for Tce {
             if let Err(e) = out.add(range, Prot::empty(), resv::Kind::Reserved) {
                 dev_warn!(ctx.device(), "cannot report a reserved DMA range ({e:?})\n");
             }
-        }
-    }
-}
-
-/// Takes PEs over when the driver that kept them from us lets go.
-pub(crate) struct Adopt;
-
-impl pci::DriverUnbound for Adopt {
-    fn driver_unbound(dev: &Device) {
-        // SAFETY: The handle is dropped before this returns, and `dev` is registered until then.
-        let Ok(group) = (unsafe { TableGroup::of_device(dev) }) else {
-            return;
-        };
-        if !is_in_use(&group) {
-            group.for_each_device(|dev| {
-                // A device that the driver has already answers `EBUSY`.
-                group.add_device(dev).ok();
-            });
         }
     }
 }

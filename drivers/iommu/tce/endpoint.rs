@@ -10,27 +10,26 @@ use crate::{
     firmware::Common,
     pe::{
         Pe,
+        Start,
         Target, //
     }, //
 };
 use kernel::{
     debugfs::Dir,
     device::Device,
+    iommu::default_passthrough,
     new_mutex,
     powerpc::{
-        tce::{
-            has_dma_api_driver,
-            DmaSetup,
-            TableGroup, //
-        },
+        tce::TableGroup,
         window::PageShift, //
     },
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Release, //
         },
         Arc,
         Mutex, //
@@ -48,11 +47,8 @@ pub(crate) struct Endpoint {
     dev: ARef<Device>,
     pe: Arc<Pe<TableGroup>>,
     pes: Arc<PeList>,
-    dma: DmaSetup,
     /// Where the PE is on the list.
     index: usize,
-    /// Attached to the blocked domain. The mutex of the IOMMU group orders the accesses.
-    blocked: Atomic<bool>,
 }
 
 impl Endpoint {
@@ -65,33 +61,19 @@ impl Endpoint {
     ///
     /// # Safety
     ///
-    /// The mutex of the IOMMU group is held, and the device uses no DMA API until this returns.
-    /// Both hold in the `attach_dev` callbacks of the IOMMU core.
+    /// The mutex of the IOMMU group is held, as in the `attach_dev` callbacks of the IOMMU core.
     pub(crate) unsafe fn attach(&self, target: &Target<'_>) -> Result {
-        self.pe
-            .attach(&self.dev, target, self.blocked.load(Relaxed))?;
-        self.blocked
-            .store(matches!(target, Target::Blocked), Relaxed);
-        match target {
-            // SAFETY: By the safety requirements, and the PE has gone to the platform above.
-            Target::Platform => unsafe { self.dma.set_platform(&self.dev, self.pe.calls()) },
-            // SAFETY: By the safety requirements.
-            _ => unsafe { self.dma.set_iommu(&self.dev) },
-        }
-        Ok(())
+        // SAFETY: By the safety requirements.
+        unsafe { self.pe.attach(&self.dev, target) }
     }
 }
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
         let _changes = self.pes.changes.lock();
-        if self.pe.leave(&self.dev, self.blocked.load(Relaxed)) {
-            // SAFETY: The IOMMU core releases the device, so no driver is bound to it, and its PE
-            // has gone to the platform.
-            unsafe { self.dma.set_platform(&self.dev, self.pe.calls()) };
-            // A statement of its own, so that the member drops with the array unlocked.
-            let member = self.pes.members.lock().remove(self.index);
-            drop(member);
+        // SAFETY: The IOMMU core releases the device, so no driver is bound to it.
+        if unsafe { self.pe.leave(&self.dev) } {
+            self.pes.forget(self.index);
         }
     }
 }
@@ -113,6 +95,9 @@ pub(crate) struct PeList {
     /// Held by those who add and remove members.
     #[pin]
     changes: Mutex<()>,
+    /// Whether devices are taken that the core offers: not while the driver registers, when it
+    /// offers all there are without a look at their drivers.
+    open: Atomic<bool>,
 }
 
 impl PeList {
@@ -125,50 +110,139 @@ impl PeList {
                 debugfs: Dir::new(c"tce_iommu"),
                 members <- XArray::new(xarray::AllocKind::Alloc),
                 changes <- new_mutex!(()),
+                open: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Adds `dev` to its PE, which is taken over if the driver does not have it. May sleep.
-    ///
-    /// Fails with [`EBUSY`] if the platform's DMA code serves a driver on the PE.
-    pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: TableGroup) -> Result<Endpoint> {
-        let iommu_group = TableGroup::device_group(dev)?;
+    /// From now on devices are taken.
+    pub(crate) fn open(&self) {
+        self.open.store(true, Release);
+    }
+
+    /// The PE of `dev` if the driver has it, and where it is or will be on the list.
+    fn find(&self, dev: &Device) -> Result<(usize, Option<Arc<Pe<TableGroup>>>)> {
         // CAST: `u32` fits `usize`.
-        let index = iommu_group.id() as usize;
+        let index = TableGroup::device_group(dev)?.id() as usize;
+        let members = self.members.lock();
+        let pe = members.get(index).map(|member| member.pe.clone());
+        Ok((index, pe))
+    }
+
+    /// Takes the PE off the list. The caller holds `changes`.
+    fn forget(&self, index: usize) {
+        // A statement of its own, so that the member drops with the array unlocked.
+        let member = self.members.lock().remove(index);
+        drop(member);
+    }
+
+    /// Adds `dev`, which the IOMMU core offers, to its PE. May sleep.
+    ///
+    /// A PE that the driver does not have is taken over if `dev` is its only device: then the arch
+    /// code has just set it up, and no driver can bind before the core is done with it. Otherwise it
+    /// fails with [`EBUSY`].
+    pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: TableGroup) -> Result<Endpoint> {
+        if !self.open.load(Acquire) {
+            return Err(ENODEV);
+        }
         let _changes = self.changes.lock();
-        let known = self
-            .members
-            .lock()
-            .get(index)
-            .map(|member| member.pe.clone());
+        let (index, known) = self.find(dev)?;
         let pe = match known {
             Some(pe) => pe,
-            None => self.take_over(dev, group, index)?,
+            None => {
+                let mut others = false;
+                group.for_each_device(|other| others |= !core::ptr::eq(other, dev));
+                if others {
+                    return Err(EBUSY);
+                }
+                // SAFETY: The only device has no driver yet.
+                unsafe { self.take_over(dev, group, index) }?
+            }
         };
-        pe.join();
+        // SAFETY: The IOMMU core offers a device before drivers can bind to it, or with its lock
+        // held and without a driver.
+        if let Err(e) = unsafe { pe.join(dev) } {
+            if pe.is_empty() {
+                // SAFETY: As above.
+                unsafe { pe.abandon(dev) };
+                self.forget(index);
+            }
+            return Err(e);
+        }
         Ok(Endpoint {
             dev: dev.into(),
-            dma: DmaSetup::save(dev),
             pe,
             pes: self.clone(),
             index,
-            blocked: Atomic::new(false),
         })
     }
 
+    /// Makes sure that the driver has the PE of `dev`, for the time of `join`, which is to add
+    /// devices. May sleep.
+    ///
+    /// Fails with [`EBUSY`] if the driver does not have the PE and `in_use` says that a driver uses
+    /// the DMA API for a device of it.
+    ///
+    /// # Safety
+    ///
+    /// `in_use` is right, and stays right until this returns.
+    pub(crate) unsafe fn with_pe(
+        &self,
+        dev: &Device,
+        group: TableGroup,
+        in_use: bool,
+        join: impl FnOnce(),
+    ) -> Result {
+        {
+            let _changes = self.changes.lock();
+            let (index, known) = self.find(dev)?;
+            if known.is_none() {
+                if in_use {
+                    return Err(EBUSY);
+                }
+                // SAFETY: By the safety requirements.
+                unsafe { self.take_over(dev, group, index) }?;
+            }
+        }
+        // The IOMMU core offers the devices to `add`.
+        join();
+        let _changes = self.changes.lock();
+        if let (index, Some(pe)) = self.find(dev)? {
+            if pe.is_empty() {
+                // SAFETY: By the safety requirements.
+                unsafe { pe.abandon(dev) };
+                self.forget(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note whether a device has a driver that uses the DMA API. May sleep.
+    pub(crate) fn set_in_use(&self, dev: &Device, in_use: bool) {
+        if let Ok((_, Some(pe))) = self.find(dev) {
+            pe.set_in_use(dev, in_use);
+        }
+    }
+
     /// Takes over the PE of `dev`. The caller holds `changes`.
-    fn take_over(
+    ///
+    /// # Safety
+    ///
+    /// No device of the PE has a driver that uses the DMA API, or gets one before this returns.
+    unsafe fn take_over(
         &self,
         dev: &Device,
         group: TableGroup,
         index: usize,
     ) -> Result<Arc<Pe<TableGroup>>> {
-        if is_in_use(&group) {
-            return Err(EBUSY);
-        }
-        let pe = Pe::new(Arc::new(group, GFP_KERNEL)?, dev, self.common.clone())?;
+        let start = match default_passthrough() {
+            true => Start::Platform,
+            false => Start::Owned,
+        };
+        let group = Arc::new(group, GFP_KERNEL)?;
+        // SAFETY: By the safety requirements.
+        let pe = unsafe { Pe::new(group, dev, self.common.clone(), start) }?;
         for (number, window) in pe.layout().windows() {
             dev_info!(dev, "DMA window {}: {}\n", number.get(), Show(window));
         }
@@ -181,19 +255,10 @@ impl PeList {
             Ok(self.members.lock().store(index, member, GFP_KERNEL)?)
         });
         if let Err(e) = stored {
-            pe.join();
-            pe.leave(dev, false);
+            // SAFETY: By the safety requirements.
+            unsafe { pe.abandon(dev) };
             return Err(e);
         }
         Ok(pe)
     }
-}
-
-/// Whether a driver uses DMA through the PE by way of the platform's DMA code. May sleep.
-///
-/// To be asked only of a PE that the driver does not have.
-pub(crate) fn is_in_use(group: &TableGroup) -> bool {
-    let mut used = false;
-    group.for_each_device(|dev| used |= has_dma_api_driver(dev));
-    used
 }

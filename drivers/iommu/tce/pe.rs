@@ -9,6 +9,9 @@
 //! * A paging or platform domain takes effect with the first device that is attached to it.
 //! * The blocked domain takes effect when the last device is. The core blocks a single device of a
 //!   PE around a reset, and its siblings keep working.
+//! * The core also blocks a device around a reset whose driver stays bound. If its DMA is mapped by
+//!   the platform, there are mappings that the driver of the IOMMU does not know and could not bring
+//!   back, so the PE stays with the platform until the last such driver has gone.
 
 use crate::{
     bonds::Bond,
@@ -19,6 +22,10 @@ use crate::{
         Firmware, //
     },
     layout::Layout,
+    ownership::{
+        Devices,
+        Members, //
+    },
     space::Space,
     stats::Stats, //
 };
@@ -54,28 +61,20 @@ enum Current {
 }
 
 struct State {
-    /// How many devices the PE has.
-    devices: usize,
-    /// How many of them are attached to the blocked domain.
-    blocked: usize,
+    members: Members,
     current: Current,
     /// The windows when the driver last owned them.
     layout: Layout,
 }
 
 impl State {
-    /// How many devices besides one are not blocked; `blocked` says whether that one is.
-    fn others_at_work(&self, blocked: bool) -> usize {
-        let at_work = self.devices.saturating_sub(self.blocked);
-        at_work.saturating_sub(usize::from(!blocked))
+    fn is_platform(&self) -> bool {
+        matches!(self.current, Current::Platform)
     }
 
-    fn count_blocked(&mut self, was: bool, is: bool) {
-        match (was, is) {
-            (true, false) => self.blocked = self.blocked.saturating_sub(1),
-            (false, true) => self.blocked = self.blocked.saturating_add(1),
-            _ => (),
-        }
+    /// Whether the PE has to stay with the platform.
+    fn is_held(&self) -> bool {
+        self.is_platform() && self.members.in_use()
     }
 }
 
@@ -89,31 +88,63 @@ pub(crate) struct Pe<C> {
     state: Mutex<State>,
 }
 
-impl<C: Calls> Pe<C> {
-    /// Takes over the PE of `dev`, which no driver uses. May sleep.
-    pub(crate) fn new(calls: Arc<C>, dev: &Device, common: Arc<Common>) -> Result<Arc<Self>> {
+/// Who has the windows of a PE that the driver has just taken over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The driver.
+    Owned,
+    /// The platform. The driver has had them for a moment, to see that it can.
+    Platform,
+}
+
+impl<C: Calls + Devices> Pe<C> {
+    /// Takes over the PE of `dev`. May sleep.
+    ///
+    /// On error the platform has it again, if firmware lets it.
+    ///
+    /// # Safety
+    ///
+    /// No device of the PE has a driver that uses the DMA API, or gets one before this returns.
+    pub(crate) unsafe fn new(
+        calls: Arc<C>,
+        dev: &Device,
+        common: Arc<Common>,
+        start: Start,
+    ) -> Result<Arc<Self>> {
         let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
-        let port = firmware::claim(&calls, dev, &common, &stats)?;
+        let none = Members::new();
+        let port = firmware::claim(&calls, dev, &common, &stats).inspect_err(|_| {
+            // SAFETY: By the safety requirements.
+            unsafe { none.settle(&*calls, true) }
+        })?;
         let layout = port.layout().clone();
         let current = Current::Blocked(port.clone());
+        let devices = calls.clone();
         let pe = Arc::pin_init(
             pin_init!(Self {
                 calls,
                 common,
                 stats,
                 state <- new_mutex!(State {
-                    devices: 0,
-                    blocked: 0,
+                    members: Members::new(),
                     current,
                     layout,
                 }),
             }),
             GFP_KERNEL,
         );
-        if pe.is_err() {
-            port.release(dev)?;
+        // A PE for which there is no memory is given back, too.
+        let released = match (&pe, start) {
+            (Ok(_), Start::Owned) => Ok(false),
+            _ => port.release(dev).map(|()| true),
+        };
+        // SAFETY: By the safety requirements.
+        unsafe { none.settle(&*devices, released == Ok(true)) };
+        let (pe, released) = (pe?, released?);
+        if released {
+            pe.state.lock().current = Current::Platform;
         }
-        pe
+        Ok(pe)
     }
 
     /// The PE as firmware knows it.
@@ -147,23 +178,45 @@ impl<C: Calls> Pe<C> {
         }
     }
 
-    /// Adds a device, which is attached to nothing yet. May sleep.
-    pub(crate) fn join(&self) {
+    /// Whether the driver has no device of the PE. May sleep.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().members.is_empty()
+    }
+
+    /// Adds a device, which is attached to nothing yet and has no driver. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The device gets no driver before this returns.
+    pub(crate) unsafe fn join(&self, dev: &Device) -> Result {
         let mut state = self.state.lock();
-        state.devices = state.devices.saturating_add(1);
+        let result = state.members.add(dev);
+        if !state.is_platform() {
+            // SAFETY: The device has no driver.
+            unsafe { state.members.settle_one(&*self.calls, dev, false) };
+        }
+        result
     }
 
     /// Removes the device `dev`. Returns whether it was the last one. May sleep.
     ///
     /// After the last one the platform owns the windows again.
-    pub(crate) fn leave(&self, dev: &Device, was_blocked: bool) -> bool {
+    ///
+    /// # Safety
+    ///
+    /// No driver uses the DMA API for the device, or will before this returns.
+    pub(crate) unsafe fn leave(&self, dev: &Device) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        state.devices = state.devices.saturating_sub(1);
-        state.count_blocked(was_blocked, false);
-        let result = if state.devices == 0 {
+        state.members.remove(dev);
+        let last = state.members.is_empty();
+        if !state.is_platform() {
+            // SAFETY: By the safety requirements.
+            unsafe { state.members.settle_one(&*self.calls, dev, false) };
+        }
+        let result = if last {
             self.give_back(state, dev)
-        } else if state.blocked == state.devices {
+        } else if state.members.all_blocked() && !state.is_held() {
             self.block(state, dev)
         } else {
             Ok(())
@@ -171,26 +224,58 @@ impl<C: Calls> Pe<C> {
         if let Err(e) = result {
             dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
         }
-        state.devices == 0
+        last
+    }
+
+    /// Gives back a PE that no device has joined. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    pub(crate) unsafe fn abandon(&self, dev: &Device) {
+        // SAFETY: By the safety requirements.
+        unsafe { self.leave(dev) };
+    }
+
+    /// Takes note whether the device `dev` has a driver that uses the DMA API. May sleep.
+    pub(crate) fn set_in_use(&self, dev: &Device, in_use: bool) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.members.set_in_use(dev, in_use);
+        // What could not be done while there was such a driver.
+        let late = state.is_platform() && !state.is_held() && !state.members.is_empty();
+        if late && state.members.all_blocked() {
+            if let Err(e) = self.block(state, dev) {
+                dev_err!(dev, "cannot block DMA of the PE ({e:?})\n");
+            }
+        }
     }
 
     /// Attaches the device `dev` to `target`. May sleep.
     ///
-    /// `was_blocked` says whether it is attached to the blocked domain now. On error the PE is as
-    /// it was. Fails with [`EINVAL`] if the domain was made for other windows, and with what
-    /// firmware answers.
-    pub(crate) fn attach(&self, dev: &Device, target: &Target<'_>, was_blocked: bool) -> Result {
+    /// On error the PE is as it was. Fails with [`EINVAL`] if the domain was made for other
+    /// windows, with [`EBUSY`] if a driver uses the platform's DMA code for any device of the PE, or
+    /// would have to, and with what firmware answers.
+    ///
+    /// # Safety
+    ///
+    /// The mutex of the IOMMU group is held, which keeps drivers from binding to the devices that
+    /// the driver has.
+    pub(crate) unsafe fn attach(&self, dev: &Device, target: &Target<'_>) -> Result {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let blocks = matches!(target, Target::Blocked);
         match target {
             // Some other device is not blocked: the PE goes on.
-            Target::Blocked if state.others_at_work(was_blocked) > 0 => (),
+            Target::Blocked if !state.members.others_blocked(dev) => (),
+            Target::Blocked if state.is_held() => (),
             Target::Blocked => self.block(state, dev)?,
+            Target::Platform if state.is_platform() => (),
+            Target::Platform if state.members.in_use() => return Err(EBUSY),
             Target::Platform => self.give_back(state, dev)?,
             Target::Paging(space) => self.translate(state, dev, space)?,
         }
-        state.count_blocked(was_blocked, blocks);
+        let blocked = matches!(target, Target::Blocked);
+        state.members.set_blocked(dev, blocked);
         Ok(())
     }
 
@@ -198,11 +283,17 @@ impl<C: Calls> Pe<C> {
     fn own(&self, state: &mut State, dev: &Device) -> Result<Arc<dyn Firmware>> {
         match &state.current {
             Current::Blocked(port) | Current::Paging(port, _) => Ok(port.clone()),
+            Current::Platform if state.members.in_use() => Err(EBUSY),
             Current::Platform => {
-                let port = firmware::claim(&self.calls, dev, &self.common, &self.stats)?;
-                state.layout = port.layout().clone();
-                state.current = Current::Blocked(port.clone());
-                Ok(port)
+                state.members.seize(&*self.calls)?;
+                let port = firmware::claim(&self.calls, dev, &self.common, &self.stats);
+                if let Ok(port) = &port {
+                    state.layout = port.layout().clone();
+                    state.current = Current::Blocked(port.clone());
+                }
+                // SAFETY: No member is in use, and the other devices were seized.
+                unsafe { state.members.settle(&*self.calls, port.is_err()) };
+                port
             }
         }
     }
@@ -223,6 +314,9 @@ impl<C: Calls> Pe<C> {
         self.block(state, dev)?;
         self.own(state, dev)?.release(dev)?;
         state.current = Current::Platform;
+        // SAFETY: Nobody has been able to use the platform's DMA code, and the devices that the
+        // driver has are not in use.
+        unsafe { state.members.settle(&*self.calls, true) };
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 //! * [`table`]: the TCE table, a radix tree;
 //! * [`windows`]: the windows of a domain with their tables, as the hot path wants them;
 //! * [`stats`]: counts of what costs time;
+//! * [`ownership`]: who maps the DMA of a PE's devices;
 //! * [`firmware`]: the hypervisor and OPAL behind one trait;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;
 //! * [`space`]: the tables of a domain and how PEs follow them;
@@ -19,8 +20,10 @@
 //! * [`debugfs`]: what an administrator sees of a PE;
 //! * [`endpoint`]: devices, and the list of PEs;
 //! * [`domain`]: the kinds of domain;
-//! * [`driver`]: what the IOMMU core calls.
+//! * [`driver`]: what the IOMMU core calls;
+//! * [`adopt`]: taking over the PEs that were there before.
 
+mod adopt;
 mod bonds;
 mod debugfs;
 mod domain;
@@ -28,6 +31,7 @@ mod driver;
 mod endpoint;
 mod firmware;
 mod layout;
+mod ownership;
 mod pe;
 mod space;
 mod stats;
@@ -60,7 +64,7 @@ module! {
 
 struct TceIommu {
     // Dropped first: no PE is adopted once the driver unregisters.
-    _adopt: Pin<KBox<pci::DriverUnboundRegistration<driver::Adopt>>>,
+    _watch: Pin<KBox<pci::DriverWatch<adopt::Adopter>>>,
     _registration: iommu::Registration<domain::Tce>,
 }
 
@@ -71,10 +75,15 @@ impl kernel::Module for TceIommu {
             return Err(ENODEV);
         }
         let max_page = PageShift::new(module_parameters::max_page_shift.value()).ok_or(EINVAL)?;
-        let instance = iommu::Unregistered::new(Ok(endpoint::PeList::new(max_page)?), 0)?;
-        let registration = instance.register(&driver::OPS, None, fmt!("tce"))?;
+        let pes = endpoint::PeList::new(max_page)?;
+        // No device is taken before everything is there, so there is nothing to undo if it fails.
+        let registration = iommu::Unregistered::new(Ok(pes.clone()), 0)?
+            .register(&driver::OPS, None, fmt!("tce"))?;
+        let watch = pci::DriverWatch::new(adopt::Adopter::new(pes)?);
+        let watch = KBox::pin_init(watch, GFP_KERNEL)?;
+        adopt::Adopter::start(&watch);
         Ok(Self {
-            _adopt: KBox::pin_init(pci::DriverUnboundRegistration::new(), GFP_KERNEL)?,
+            _watch: watch,
             _registration: registration,
         })
     }

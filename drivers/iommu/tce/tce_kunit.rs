@@ -9,6 +9,7 @@
 mod bonds;
 mod firmware;
 mod layout;
+mod ownership;
 mod pe;
 mod space;
 mod stats;

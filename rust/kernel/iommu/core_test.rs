@@ -189,6 +189,25 @@ mod tests {
         Ok(())
     }
 
+    // Its devices may be in use, so it stays, for ever.
+    #[test]
+    fn iommu_with_devices_is_not_dropped() -> Result {
+        let mut bed = new_bed(&[0])?;
+        let log = bed.log.clone();
+
+        bed.drop_iommu();
+        check!(bed.has_iommu(0)?);
+        check!(log.boards.load(Relaxed) == 1);
+        // It takes no more of them.
+        bed.add(1, None)?;
+        check!(!bed.has_iommu(1)?);
+        check!(log.endpoints.load(Relaxed) == 1);
+        bed.devices.clear();
+        check!(log.endpoints.load(Relaxed) == 0);
+        check!(log.boards.load(Relaxed) == 1);
+        Ok(())
+    }
+
     #[test]
     fn failed_probe_leaves_nothing_behind() -> Result {
         let mut bed = new_bed(&[0])?;

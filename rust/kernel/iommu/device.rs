@@ -13,6 +13,10 @@ use crate::{
     error::to_result,
     fmt,
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -23,6 +27,7 @@ use core::{
     cell::UnsafeCell,
     iter::FusedIterator,
     marker::PhantomData,
+    mem::ManuallyDrop,
     ptr, //
 };
 
@@ -63,6 +68,8 @@ struct Header {
     /// Guarded by the probe lock.
     next: UnsafeCell<*const Header>,
     driver: TypeId,
+    /// How many devices are claimed. Only grows with the probe lock held.
+    claimed: Atomic<usize>,
 }
 
 /// The list of all registered instances of all Rust drivers.
@@ -85,6 +92,7 @@ impl Header {
             }),
             next: UnsafeCell::new(ptr::null()),
             driver,
+            claimed: Atomic::new(0),
         })
     }
 
@@ -146,34 +154,43 @@ impl Header {
             // SAFETY: After a failure the instance is not in the list of the core.
             unsafe { bindings::INIT_LIST_HEAD(&raw mut (*raw).list) };
             // SAFETY: The instance is in the list of instances and in sysfs.
-            unsafe { self.unregister() };
+            unsafe {
+                self.hide();
+                self.unregister();
+            }
         }
         ret
+    }
+
+    /// Takes the instance off the list, so that no more devices are claimed.
+    ///
+    /// A probe that found the instance has claimed its device before the lock is free.
+    ///
+    /// # Safety
+    ///
+    /// The instance must be in the list of instances.
+    #[inline(never)]
+    unsafe fn hide(&self) {
+        let _lock = ProbeLock::lock();
+        let mut link = REGISTERED.0.get();
+        // SAFETY: The lock guards the list, all its headers are valid, and by the caller this one is
+        // among them.
+        unsafe {
+            while !ptr::eq(*link, self) {
+                link = (**link).next.get();
+            }
+            *link = *self.next.get();
+        }
     }
 
     /// Takes the instance back. All its devices are released when this returns.
     ///
     /// # Safety
     ///
-    /// The instance must be in the list of instances and in sysfs, and its node for the list of the
-    /// core must be linked.
+    /// The instance must be hidden and in sysfs, and its node for the list of the core must be
+    /// linked. No driver uses the DMA API for a claimed device, and nobody uses a domain of it.
     #[inline(never)]
     unsafe fn unregister(&self) {
-        {
-            // A probe that found the instance has claimed its device before the lock is free, and
-            // `iommu_device_unregister()` will see it. No later probe can find the instance.
-            let _lock = ProbeLock::lock();
-            let mut link = REGISTERED.0.get();
-            // SAFETY: The lock guards the list, all its headers are valid, and by the caller this
-            // one is among them.
-            unsafe {
-                while !ptr::eq(*link, self) {
-                    link = (**link).next.get();
-                }
-                *link = *self.next.get();
-            }
-        }
-
         // SAFETY: By the safety requirements.
         unsafe { bindings::iommu_device_unregister(self.raw.get()) };
         // SAFETY: By the safety requirements.
@@ -207,6 +224,16 @@ impl<T: Driver> Instance<T> {
     /// Returns the instance as C knows it.
     pub(super) fn as_raw(&self) -> *mut bindings::iommu_device {
         self.header.raw.get()
+    }
+
+    /// Counts a device that is claimed. The probe lock is held.
+    pub(super) fn count_claimed(&self) {
+        self.header.claimed.add(1, Relaxed);
+    }
+
+    /// Counts a device that is claimed no more.
+    pub(super) fn count_released(&self) {
+        self.header.claimed.fetch_sub(1, Relaxed);
     }
 
     /// Borrows the instance that is known to C as `raw`.
@@ -328,30 +355,63 @@ impl<T: Driver> Unregistered<T> {
         unsafe { self.0.header.register(ops.as_raw(), parent, name) }?;
 
         // INVARIANT: The registration succeeded.
-        Ok(Registration(self.0))
+        Ok(Registration(ManuallyDrop::new(self.0)))
     }
 }
 
-/// The registration of an instance. Dropping it releases all devices of the instance.
+/// The registration of an instance. Dropping it unregisters an instance without devices.
 ///
 /// Each device that a driver has claimed holds a reference to the module of the driver, so a
-/// registration that the module owns is not dropped before all devices are gone.
+/// registration that the module owns is not dropped before all devices are gone. If there are
+/// devices all the same, the instance stays registered for ever, because they may be in use:
+/// see [`unregister`](Self::unregister).
 ///
 /// # Invariants
 ///
 /// The instance is registered.
-pub struct Registration<T: Driver>(Pin<KBox<Instance<T>>>);
+pub struct Registration<T: Driver>(ManuallyDrop<Pin<KBox<Instance<T>>>>);
 
 impl<T: Driver> Registration<T> {
     /// Returns the instance.
     pub fn instance(&self) -> &Instance<T> {
         &self.0
     }
+
+    /// Unregisters an instance with all its devices, which are released.
+    ///
+    /// # Safety
+    ///
+    /// No driver uses the DMA API for a device of the instance, and nobody has a domain of it. This
+    /// stays so until the call returns.
+    pub unsafe fn unregister(self) {
+        let mut this = ManuallyDrop::new(self);
+
+        // SAFETY: By the type invariant and the safety requirements. No device has a reference to
+        // the instance afterwards, and `this` is not dropped.
+        unsafe {
+            this.0.header.hide();
+            this.0.header.unregister();
+            ManuallyDrop::drop(&mut this.0);
+        }
+    }
 }
 
 impl<T: Driver> Drop for Registration<T> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant. No device has a reference to the instance afterwards.
-        unsafe { self.0.header.unregister() };
+        // SAFETY: By the type invariant.
+        unsafe { self.0.header.hide() };
+
+        let claimed = self.0.header.claimed.load(Relaxed);
+
+        if claimed > 0 {
+            pr_err!("an IOMMU with {claimed} devices cannot be unregistered\n");
+            return;
+        }
+
+        // SAFETY: There are no devices, and will be none. `self` is not used again.
+        unsafe {
+            self.0.header.unregister();
+            ManuallyDrop::drop(&mut self.0);
+        }
     }
 }

@@ -406,6 +406,7 @@ impl<T: Driver> Ops<T> {
             // SAFETY: The core holds the probe lock and has made IOMMU data for `dev`. The device
             // is claimed from here on, and `release_device_callback()` frees the box.
             unsafe { bindings::dev_iommu_priv_set(dev, claimed.into_foreign()) };
+            instance.count_claimed();
             Ok(instance.as_raw())
         };
         probe().unwrap_or_else(Error::to_ptr)
@@ -420,6 +421,7 @@ impl<T: Driver> Ops<T> {
 
         // SAFETY: The core calls this for a device that is claimed until this returns.
         let ctx = unsafe { EndpointCtx::<T>::new(dev) };
+        let instance = ctx.instance();
         T::release_device(&ctx);
         #[cfg(CONFIG_IOMMU_IOPF)]
         if let Some(port) = ctx.port().as_ref() {
@@ -431,6 +433,7 @@ impl<T: Driver> Ops<T> {
         // here, and nobody reads it any more.
         // SAFETY: `probe_device_callback()` set the value, and this is the only call that takes it.
         drop(unsafe { Pin::<KBox<Claimed<T>>>::from_foreign(bindings::dev_iommu_priv_get(dev)) });
+        instance.count_released();
     }
 
     /// # Safety
@@ -496,4 +499,12 @@ impl<T: Driver> Ops<T> {
         // SAFETY: The core calls this for a device that is claimed, and does not release it now.
         T::capable(&unsafe { EndpointCtx::new(dev) }, Cap::from_raw(cap))
     }
+}
+
+/// Says whether devices get the domain without translation unless somebody asks for another one.
+///
+/// Stands for `iommu_default_passthrough()`.
+pub fn default_passthrough() -> bool {
+    // SAFETY: The function reads a variable.
+    unsafe { bindings::iommu_default_passthrough() }
 }

@@ -582,6 +582,17 @@ impl Bed {
     /// The IOMMU goes before its devices, when they have no driver any more.
     pub(super) fn unregister(&mut self) {
         self.driver = None;
+        if let Some(iommu) = self.iommu.take() {
+            // SAFETY: The devices have no driver, and tests keep no domain for them.
+            unsafe { iommu.unregister() };
+        }
+    }
+
+    /// Drops the registration of the IOMMU, which stays registered if it has devices.
+    pub(super) fn drop_iommu(&mut self) {
+        // The core keeps the address of the node then, so nobody else may get it.
+        // SAFETY: The node is valid.
+        unsafe { bindings::fwnode_handle_get(self.node.0) };
         self.iommu = None;
     }
 

@@ -1,53 +1,79 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Notification of what happens on the PCI bus.
+//! Notification of drivers that come to PCI devices and leave them.
 
 use crate::{
     bindings,
-    device,
+    container_of,
+    device::Device,
     error::to_result,
     prelude::*,
     types::Opaque, //
 };
 
-use core::marker::PhantomData;
-
-/// What to do when a driver left a device.
-pub trait DriverUnbound: 'static {
-    /// A driver was unbound from a PCI device.
+/// Who wants to know of drivers that come to PCI devices and leave them.
+///
+/// The callbacks may sleep, and must not drop the [`DriverWatch`].
+pub trait DriverEvents: Send + Sync + Sized + 'static {
+    /// A driver is about to probe the device.
     ///
-    /// Called with the lock of the device held. May sleep, and must not drop the
-    /// [`DriverUnboundRegistration`].
-    fn driver_unbound(dev: &device::Device);
+    /// The lock of the device is held. The device has been through `dma_configure()`, so it counts
+    /// as a user of the default domain if it is in an IOMMU group.
+    fn binding(&self, dev: &Device);
+
+    /// A driver was unbound from the device.
+    ///
+    /// The lock of the device is held.
+    fn unbound(&self, watch: &DriverWatch<Self>, dev: &Device);
+
+    /// Some probe failed, or [`DriverWatch::kick`] was called, since this was last called.
+    ///
+    /// No lock is held. It runs in a work item, because the driver core is not done with the device
+    /// when it tells of a failed probe.
+    fn settle(&self);
 }
 
-/// Calls `T` for each driver that is unbound from a PCI device, until it is dropped.
+/// Tells `T` of drivers that come and leave, until it is dropped.
 ///
-/// It stands for a `struct notifier_block` on the PCI bus that looks at
-/// `BUS_NOTIFY_UNBOUND_DRIVER`. Making and dropping it may sleep; dropping it waits for a call that
-/// is under way.
+/// It stands for a `struct notifier_block` on the PCI bus and a `struct work_struct`. Making and
+/// dropping it may sleep; dropping it waits for calls that are under way.
 ///
 /// # Invariants
 ///
-/// `nb` is registered on the PCI bus.
+/// `work` is initialised, and `nb` is registered on the PCI bus.
 #[pin_data(PinnedDrop)]
-pub struct DriverUnboundRegistration<T: DriverUnbound> {
+pub struct DriverWatch<T: DriverEvents> {
+    target: T,
+    #[pin]
+    work: Opaque<bindings::work_struct>,
     #[pin]
     nb: Opaque<bindings::notifier_block>,
-    _target: PhantomData<fn(T)>,
 }
 
-// SAFETY: The C side has its own lock for the list of notifiers.
-unsafe impl<T: DriverUnbound> Send for DriverUnboundRegistration<T> {}
+// SAFETY: The C side has its own locks for notifiers and work items.
+unsafe impl<T: DriverEvents> Send for DriverWatch<T> {}
 
-// SAFETY: There is nothing to do with a shared reference.
-unsafe impl<T: DriverUnbound> Sync for DriverUnboundRegistration<T> {}
+// SAFETY: As above.
+unsafe impl<T: DriverEvents> Sync for DriverWatch<T> {}
 
-impl<T: DriverUnbound> DriverUnboundRegistration<T> {
-    /// Registers `T`.
-    pub fn new() -> impl PinInit<Self, Error> {
+impl<T: DriverEvents> DriverWatch<T> {
+    /// Begins to tell `target`.
+    pub fn new(target: T) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            // INVARIANT: If this fails there is no value.
+            target,
+            work <- Opaque::ffi_init(|work| {
+                // SAFETY: `work` can be written, and becomes pinned.
+                unsafe {
+                    bindings::init_work_with_key(
+                        work,
+                        Some(Self::run),
+                        false,
+                        c"DriverWatch".as_char_ptr(),
+                        crate::sync::static_lock_class!().as_ptr(),
+                    )
+                }
+            }),
+            // INVARIANT: The work item is initialised. If this fails there is no value.
             nb <- Opaque::try_ffi_init(|nb: *mut bindings::notifier_block| {
                 // SAFETY: `nb` can be written.
                 unsafe {
@@ -57,24 +83,57 @@ impl<T: DriverUnbound> DriverUnboundRegistration<T> {
                     })
                 };
 
-                // SAFETY: `nb` is initialised and pinned; `drop` removes it from the list.
+                // SAFETY: `nb` is initialised and pinned, and so is what comes before it; `drop`
+                // removes it from the list.
                 to_result(unsafe {
                     bindings::bus_register_notifier(&raw const bindings::pci_bus_type, nb)
                 })
             }),
-            _target: PhantomData,
         })
     }
 
+    /// Returns who is told.
+    pub fn target(&self) -> &T {
+        &self.target
+    }
+
+    /// Has [`DriverEvents::settle`] called soon.
+    #[inline(never)]
+    pub fn kick(&self) {
+        // SAFETY: The work item is initialised, and `drop` waits for it.
+        unsafe {
+            bindings::queue_work_on(
+                // CAST: The number of no CPU fits.
+                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                bindings::system_dfl_long_wq,
+                self.work.get(),
+            )
+        };
+    }
+
+    extern "C" fn run(work: *mut bindings::work_struct) {
+        // SAFETY: The work item is part of a value that waits for it when it drops.
+        let this = unsafe { &*container_of!(Opaque::cast_from(work), Self, work) };
+
+        this.target.settle();
+    }
+
     extern "C" fn call(
-        _nb: *mut bindings::notifier_block,
+        nb: *mut bindings::notifier_block,
         action: c_ulong,
         data: *mut c_void,
     ) -> c_int {
-        // CAST: Widening.
-        if action == bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER as c_ulong {
-            // SAFETY: The bus passes a device that is alive during the call.
-            T::driver_unbound(unsafe { device::Device::from_raw(data.cast()) });
+        // SAFETY: The notifier is part of a value that takes it off the list when it drops.
+        let this = unsafe { &*container_of!(Opaque::cast_from(nb), Self, nb) };
+        // SAFETY: The bus passes a device that is alive during the call.
+        let dev = unsafe { Device::from_raw(data.cast()) };
+
+        // CAST: Narrowing; there are less than ten of them.
+        match action as bindings::bus_notifier_event {
+            bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => this.target.binding(dev),
+            bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => this.target.unbound(this, dev),
+            bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => this.kick(),
+            _ => (),
         }
 
         // CAST: The value is 0.
@@ -83,11 +142,12 @@ impl<T: DriverUnbound> DriverUnboundRegistration<T> {
 }
 
 #[pinned_drop]
-impl<T: DriverUnbound> PinnedDrop for DriverUnboundRegistration<T> {
+impl<T: DriverEvents> PinnedDrop for DriverWatch<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant `nb` is registered.
+        // SAFETY: By the type invariant.
         unsafe {
-            bindings::bus_unregister_notifier(&raw const bindings::pci_bus_type, self.nb.get())
-        };
+            bindings::bus_unregister_notifier(&raw const bindings::pci_bus_type, self.nb.get());
+            bindings::cancel_work_sync(self.work.get());
+        }
     }
 }

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an IOMMU driver needs of `arch/powerpc`: the windows of a PE, and the fields of a device
-//! that decide who maps its DMA.
+//! What an IOMMU driver needs of `arch/powerpc`: the windows of a PE.
 //!
 //! C header: [`arch/powerpc/include/asm/iommu.h`](srctree/arch/powerpc/include/asm/iommu.h)
 
 use crate::{
     bindings,
-    container_of,
     device::Device,
     error::{
         from_err_ptr,
@@ -20,6 +18,22 @@ use crate::{
 };
 
 use core::ptr::NonNull;
+
+pub use super::{
+    devices::{
+        driver_kind,
+        for_each_pci_device,
+        is_in_group,
+        DeviceGuard,
+        DeviceLocks,
+        LockError,
+        LockedDevices, //
+    },
+    owner::{
+        DmaOwner,
+        DriverKind, //
+    }, //
+};
 
 use super::window::{
     Firmware,
@@ -43,8 +57,8 @@ static_assert!(MAX_WINDOWS == bindings::IOMMU_TABLE_GROUP_MAX_TABLES as usize);
 /// Two handles are equal if they belong to the same PE.
 ///
 /// The handle does not keep the PE alive: see [`TableGroup::of_device`]. The methods that change
-/// windows must not run at the same time for one PE; all of them except [`TableGroup::kill`] may
-/// sleep, and none takes the mutex of the IOMMU group.
+/// windows are for the owner of the PE, who lets them run one at a time; all of them except
+/// [`TableGroup::kill`] may sleep, and none takes the mutex of the IOMMU group.
 ///
 /// # Invariants
 ///
@@ -56,8 +70,7 @@ pub struct TableGroup(NonNull<bindings::iommu_table_group>);
 // SAFETY: The operations of a group can be called from any thread.
 unsafe impl Send for TableGroup {}
 
-// SAFETY: As above. Callers are told what they have to serialise; if they do not, windows get
-// mixed up, which `open_window` makes them answer for.
+// SAFETY: As above. What has to be serialised is unsafe to call.
 unsafe impl Sync for TableGroup {}
 
 impl TableGroup {
@@ -115,6 +128,18 @@ impl TableGroup {
         self.0.as_ptr() as usize
     }
 
+    pub(super) fn as_raw(&self) -> NonNull<bindings::iommu_table_group> {
+        self.0
+    }
+
+    /// Returns the C device of `dev`, or [`EINVAL`] unless it is a device of this PE.
+    fn member(&self, dev: &Device) -> Result<*mut bindings::device> {
+        match table_group(dev)? == self.0 {
+            true => Ok(dev.as_raw()),
+            false => Err(EINVAL),
+        }
+    }
+
     fn ops(&self) -> &bindings::iommu_table_group_ops {
         // SAFETY: By the type invariant the group is valid and has operations, which are static.
         unsafe { &*(*self.0.as_ptr()).ops }
@@ -128,8 +153,10 @@ impl TableGroup {
         let query = self.ops().query.ok_or(ENODEV)?;
         let mut raw = bindings::iommu_tce_query::default();
 
+        let dev = self.member(dev)?;
+
         // SAFETY: The group is valid by the type invariant, `raw` can be written.
-        to_ret(unsafe { query(self.0.as_ptr(), dev.as_raw(), &raw mut raw) })?;
+        to_ret(unsafe { query(self.0.as_ptr(), dev, &raw mut raw) })?;
 
         let firmware = match raw.firmware {
             bindings::iommu_tce_firmware_IOMMU_TCE_PAPR => Firmware::Papr,
@@ -155,13 +182,18 @@ impl TableGroup {
     /// platform's own TCE table stays allocated, so that giving back does not need memory. May
     /// sleep. If it fails, the state of the windows is unknown; calling it again is the way out.
     ///
-    /// No device of the PE may be doing DMA, and [`DmaSetup`] is to be called for each of them.
+    /// # Safety
+    ///
+    /// The caller owns the PE, and no device of it is doing DMA. No device of it has
+    /// [`DmaOwner::Platform`] with a driver that uses the DMA API; [`TableGroup::set_dma_owner`] is
+    /// called for each of them afterwards, also after an error, before it gets such a driver.
     #[inline(never)]
-    pub fn set_platform(&self, dev: &Device, on: bool) -> Result {
+    pub unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result {
         let set_platform = self.ops().set_platform.ok_or(ENODEV)?;
+        let dev = self.member(dev)?;
 
-        // SAFETY: The group is valid by the type invariant.
-        to_ret(unsafe { set_platform(self.0.as_ptr(), dev.as_raw(), on) })
+        // SAFETY: The group is valid by the type invariant, and has the device.
+        to_ret(unsafe { set_platform(self.0.as_ptr(), dev, on) })
     }
 
     /// Opens window `num` with pages of `shift` and room for `tces`.
@@ -199,6 +231,7 @@ impl TableGroup {
             ),
             None => (0, 0, 0),
         };
+        let raw = self.member(dev)?;
         let mut win = bindings::iommu_tce_window {
             tces: tces.get(),
             page_shift: shift.get(),
@@ -210,7 +243,7 @@ impl TableGroup {
         to_ret(unsafe {
             open(
                 self.0.as_ptr(),
-                dev.as_raw(),
+                raw,
                 num.get().try_into()?,
                 addr,
                 levels,
@@ -223,7 +256,8 @@ impl TableGroup {
             Some(win) => Ok(win),
             None => {
                 // A window that does not fit in 64 bits: the firmware is broken.
-                let _ = self.close_window(dev, num);
+                // SAFETY: The caller owns the PE, and nobody has used the window.
+                let _ = unsafe { self.close_window(dev, num) };
                 Err(EIO)
             }
         }
@@ -232,12 +266,17 @@ impl TableGroup {
     /// Closes window `num`. May sleep.
     ///
     /// PAPR: the TCEs of the window are to be clear. After an error the window is still open.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the PE.
     #[inline(never)]
-    pub fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
+    pub unsafe fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
         let close = self.ops().close_window.ok_or(ENODEV)?;
+        let dev = self.member(dev)?;
 
-        // SAFETY: The group is valid by the type invariant.
-        to_ret(unsafe { close(self.0.as_ptr(), dev.as_raw(), num.get().try_into()?) })
+        // SAFETY: The group is valid by the type invariant, and has the device.
+        to_ret(unsafe { close(self.0.as_ptr(), dev, num.get().try_into()?) })
     }
 
     /// Must changes of TCEs be followed by [`TableGroup::kill`]?
@@ -266,33 +305,6 @@ impl TableGroup {
         // SAFETY: The group is valid by the type invariant.
         unsafe { kill(self.0.as_ptr(), shift, page, pages) }
     }
-
-    /// Calls `f` for each PCI device of the PE, whether or not an IOMMU driver knows it.
-    ///
-    /// May sleep. Devices that come or go meanwhile may be missed, and those that the arch code has
-    /// not set up yet are left out: no driver can be bound to them.
-    pub fn for_each_device(&self, mut f: impl FnMut(&Device)) {
-        let mut next = next_pci_device(None);
-
-        while let Some(pdev) = next {
-            let dev: &Device = (*pdev).as_ref();
-
-            if is_set_up(dev) && table_group(dev).is_ok_and(|tg| tg == self.0) {
-                f(dev);
-            }
-
-            next = next_pci_device(Some(pdev));
-        }
-    }
-
-    /// Asks the IOMMU core to probe a device of the PE (`iommu_add_device()`).
-    ///
-    /// Returns `EBUSY` if it has a group already. May sleep.
-    #[inline(never)]
-    pub fn add_device(&self, dev: &Device) -> Result {
-        // SAFETY: The group is valid by the type invariant.
-        to_result(unsafe { bindings::iommu_add_device(self.0.as_ptr(), dev.as_raw()) })
-    }
 }
 
 /// Turns the result of a group operation into a [`Result`].
@@ -309,15 +321,6 @@ fn window(win: &bindings::iommu_tce_window) -> Option<Window> {
         PageShift::new(win.page_shift)?,
         WindowId::new(win.id),
     )
-}
-
-/// Has the arch code set up the DMA of this device?
-fn is_set_up(dev: &Device) -> bool {
-    let dev = dev.as_raw();
-
-    // SAFETY: `dev` is valid. The pointers are not followed. Only a device in an IOMMU group can
-    // have lost the operations that the arch code gave it.
-    unsafe { !(*dev).dma_ops.is_null() || !(*dev).iommu_group.is_null() }
 }
 
 /// Returns the IOMMU group of a device's PE, with a reference.
@@ -337,7 +340,7 @@ fn raw_group(dev: &Device) -> Result<NonNull<bindings::iommu_group>> {
 
 /// Returns the table group of a device's PE. It is valid until the last device of it is released.
 #[inline(never)]
-fn table_group(dev: &Device) -> Result<NonNull<bindings::iommu_table_group>> {
+pub(super) fn table_group(dev: &Device) -> Result<NonNull<bindings::iommu_table_group>> {
     let group = raw_group(dev)?;
 
     // SAFETY: `raw_group` took a reference.
@@ -349,129 +352,6 @@ fn table_group(dev: &Device) -> Result<NonNull<bindings::iommu_table_group>> {
     // All groups that `device_group` of a powerpc host bridge returns are made by
     // `iommu_register_group()`, whose data is the table group.
     NonNull::new(tg.cast()).ok_or(ENODEV)
-}
-
-/// Returns the PCI device after `from`, or the first one.
-#[inline(never)]
-fn next_pci_device(from: Option<ARef<pci::Device>>) -> Option<ARef<pci::Device>> {
-    let from = from.map_or(core::ptr::null_mut(), |pdev| {
-        ARef::into_raw(pdev).as_ptr().cast()
-    });
-
-    // CAST: The id is all ones, for any width.
-    let any = bindings::PCI_ANY_ID as c_uint;
-
-    // SAFETY: `from` is null or a device with a reference, which the function drops.
-    let pdev = NonNull::new(unsafe { bindings::pci_get_device(any, any, from) })?;
-
-    // SAFETY: `pci::Device` is a transparent wrapper; the function took a reference.
-    Some(unsafe { ARef::from_raw(pdev.cast()) })
-}
-
-/// Is a driver bound to this PCI device that uses the DMA API?
-///
-/// Drivers that manage DMA themselves (`driver_managed_dma`), such as VFIO, do not count. While a
-/// driver is being bound or unbound the answer is yes. Does not wait for that.
-#[inline(never)]
-pub fn has_dma_api_driver(dev: &Device) -> bool {
-    let raw = dev.as_raw();
-
-    // SAFETY: `raw` is valid. Whether the pointer can be followed is settled below.
-    if unsafe { core::ptr::read_volatile(&raw const (*raw).driver) }.is_null() {
-        return false;
-    }
-
-    // SAFETY: `raw` is valid.
-    if unsafe { bindings::device_trylock(raw) } == 0 {
-        return true;
-    }
-
-    // SAFETY: The device lock is held, so that the driver stays or there is none.
-    let driver = unsafe { (*raw).driver };
-
-    // SAFETY: `raw` is valid.
-    let managed = driver.is_null()
-        || unsafe { bindings::dev_is_pci(raw) } && {
-            // SAFETY: A driver of a PCI device is embedded in a `struct pci_driver`.
-            unsafe { (*container_of!(driver, bindings::pci_driver, driver)).driver_managed_dma }
-        };
-
-    // SAFETY: The lock was taken above.
-    unsafe { bindings::device_unlock(raw) };
-
-    !managed
-}
-
-/// The fields of a device that decide who maps its DMA, as the arch code set them up.
-///
-/// A device of the platform domain has the `dma_ops` of the arch, a device of any other domain has
-/// none, and the DMA API then takes the generic IOMMU path. Both methods write all of the fields,
-/// so that nothing of an earlier driver is left. `archdata.dma_offset` is not among them: the arch
-/// code writes it whenever it matters.
-pub struct DmaSetup {
-    ops: *const bindings::dma_map_ops,
-}
-
-// SAFETY: The pointer is to a static structure that is only read.
-unsafe impl Send for DmaSetup {}
-
-// SAFETY: As above.
-unsafe impl Sync for DmaSetup {}
-
-impl DmaSetup {
-    /// Saves the fields of a device that [`TableGroup::of_device`] accepted.
-    pub fn save(dev: &Device) -> Self {
-        Self {
-            // SAFETY: `dev` is valid.
-            ops: unsafe { (*dev.as_raw()).dma_ops },
-        }
-    }
-
-    /// Gives the device back to the platform code.
-    ///
-    /// # Safety
-    ///
-    /// `self` was saved from `dev`, `tg` is its PE, and the platform has the windows
-    /// ([`TableGroup::set_platform`]). No driver uses the DMA API for `dev` meanwhile.
-    pub unsafe fn set_platform(&self, dev: &Device, tg: &TableGroup) {
-        // SAFETY: The group is valid by the type invariant.
-        let table = unsafe { (*tg.0.as_ptr()).tables[0] };
-
-        // SAFETY: The caller says that nobody uses the fields. The table is valid for as long as
-        // the platform has the windows.
-        unsafe { self.set(dev, self.ops, table) };
-    }
-
-    /// Takes the device from the platform code.
-    ///
-    /// # Safety
-    ///
-    /// No driver uses the DMA API for `dev` meanwhile.
-    pub unsafe fn set_iommu(&self, dev: &Device) {
-        // SAFETY: The caller says that nobody uses the fields.
-        unsafe { self.set(dev, core::ptr::null(), core::ptr::null_mut()) };
-    }
-
-    /// # Safety
-    ///
-    /// Nobody uses the fields of `dev`; `ops` and `table` are null or valid.
-    #[inline(never)]
-    unsafe fn set(
-        &self,
-        dev: &Device,
-        ops: *const bindings::dma_map_ops,
-        table: *mut bindings::iommu_table,
-    ) {
-        let dev = dev.as_raw();
-
-        // SAFETY: `dev` is valid, and the caller says that nobody uses these fields.
-        unsafe {
-            (*dev).dma_ops = ops;
-            (*dev).bus_dma_limit = 0;
-            (*dev).archdata.iommu_table_base = table;
-            bindings::dev_clear_dma_ops_bypass(dev);
-        }
-    }
 }
 
 /// Is this the kernel that writes a crash dump?

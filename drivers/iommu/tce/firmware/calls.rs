@@ -38,7 +38,13 @@ pub(crate) trait Calls: Send + Sync + 'static {
     /// Gives all windows to the platform's DMA code, or takes them from it. May sleep.
     ///
     /// Taken, a PE on pSeries has the default window with no TCE set, one on PowerNV no window.
-    fn set_platform(&self, dev: &Device, on: bool) -> Result;
+    ///
+    /// # Safety
+    ///
+    /// No driver uses the platform's DMA code for any device of the PE, and
+    /// [`set_dma_owner`](crate::ownership::Devices::set_dma_owner) is called for all of them
+    /// afterwards, also after an error.
+    unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result;
 
     /// Opens window `num`. May sleep. After an error nothing is open.
     ///
@@ -56,7 +62,11 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ) -> Result<Window>;
 
     /// Closes window `num`. May sleep. After an error it is still open.
-    fn close_window(&self, dev: &Device, num: WindowNumber) -> Result;
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the windows of the PE.
+    unsafe fn close_window(&self, dev: &Device, num: WindowNumber) -> Result;
 
     /// Makes the PHB forget the TCEs of a run, or all of the PE. Any context.
     ///

@@ -6,11 +6,15 @@
 //! until they are killed, a DMA without a valid TCE freezes the PE, hypercalls take no more than 512
 //! TCEs and may stop half way, windows are limited in number and size, and any call can be made to
 //! fail. Tests do DMA with [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they do
-//! something else in the middle of a call.
+//! something else in the middle of a call. It also knows the devices of the PE, who maps their DMA,
+//! and whose driver must not be disturbed.
 
-use crate::firmware::calls::{
-    Calls,
-    Refused, //
+use crate::{
+    firmware::calls::{
+        Calls,
+        Refused, //
+    },
+    ownership::Devices, //
 };
 use kernel::{
     alloc::faults::exempt,
@@ -19,6 +23,7 @@ use kernel::{
     new_spinlock_irq,
     powerpc::{
         mem::TceList,
+        owner::DmaOwner,
         window::{
             Firmware as Kind,
             Ioba,
@@ -38,6 +43,7 @@ use kernel::{
     },
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         SpinLockIrq, //
     }, //
@@ -195,6 +201,16 @@ struct Cached {
     tce: Tce,
 }
 
+/// A device of the PE.
+struct Known {
+    dev: ARef<Device>,
+    owner: DmaOwner,
+    /// How often `owner` was written.
+    writes: usize,
+    /// It has a driver that uses the DMA API, with mappings that its owner made.
+    in_use: bool,
+}
+
 /// A leaf that the PHB remembers the way to.
 struct Way {
     window: usize,
@@ -203,6 +219,7 @@ struct Way {
 }
 
 struct State {
+    devices: KVec<Known>,
     platform: bool,
     windows: [Option<Opened>; MAX_WINDOWS],
     cache: KVVec<Cached>,
@@ -251,6 +268,7 @@ impl Fake {
             pin_init!(Self {
                 model,
                 state <- new_spinlock_irq!(State {
+                    devices: KVec::new(),
                     platform: true,
                     windows,
                     cache: KVVec::new(),
@@ -299,6 +317,33 @@ impl Fake {
             root,
             table,
         })
+    }
+
+    /// Adds a device to the PE.
+    pub(crate) fn add_device(&self, dev: &Device) -> Result {
+        let known = Known {
+            dev: dev.into(),
+            owner: DmaOwner::Platform,
+            writes: 0,
+            in_use: false,
+        };
+        exempt(|| Ok(self.state.lock().devices.push(known, GFP_ATOMIC)?))
+    }
+
+    fn known<T>(&self, dev: &Device, f: impl FnOnce(&mut Known) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        let mut known = state.devices.iter_mut();
+        known.find(|known| known.is(dev)).map(f)
+    }
+
+    /// Binds a driver that uses the DMA API to a device, or unbinds it.
+    pub(crate) fn set_in_use(&self, dev: &Device, in_use: bool) {
+        self.known(dev, |known| known.in_use = in_use);
+    }
+
+    /// Who maps the DMA of a device, and how often that was written.
+    pub(crate) fn owner(&self, dev: &Device) -> Option<(DmaOwner, usize)> {
+        self.known(dev, |known| (known.owner, known.writes))
     }
 
     /// Makes call number `n` from now on (counted from 0) fail.
@@ -596,7 +641,7 @@ impl Calls for Fake {
         4 << 30
     }
 
-    fn set_platform(&self, _: &Device, on: bool) -> Result {
+    unsafe fn set_platform(&self, _: &Device, on: bool) -> Result {
         let default = Self::default_window()?;
         let mut state = self.state.lock();
         if Self::call(&mut state) {
@@ -616,6 +661,8 @@ impl Calls for Fake {
             .flatten()
             .any(Opened::has_tces);
         state.sins += usize::from(left);
+        let disturbed = |known: &Known| known.in_use && known.owner == DmaOwner::Platform;
+        state.sins += state.devices.iter().filter(|known| disturbed(known)).count();
         state.cache.clear();
         state.ways.clear();
         state.platform = on;
@@ -660,7 +707,7 @@ impl Calls for Fake {
         Ok(window)
     }
 
-    fn close_window(&self, _: &Device, num: WindowNumber) -> Result {
+    unsafe fn close_window(&self, _: &Device, num: WindowNumber) -> Result {
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
@@ -737,5 +784,43 @@ impl Calls for Fake {
         self.change(liobn, Event::Clear(ioba), ioba, n.get() as usize, |_| {
             Tce::NONE
         })
+    }
+}
+
+impl Known {
+    fn is(&self, dev: &Device) -> bool {
+        core::ptr::eq::<Device>(&*self.dev, dev)
+    }
+}
+
+impl Devices for Fake {
+    fn for_each_device(&self, f: &mut dyn FnMut(&Device)) {
+        let get = |n| self.state.lock().devices.get(n).map(|known| known.dev.clone());
+        (0..).map_while(get).for_each(|dev| f(&dev));
+    }
+
+    fn if_idle(&self, dev: &Device, f: &mut dyn FnMut()) -> bool {
+        let idle = self.known(dev, |known| !known.in_use) == Some(true);
+        if idle {
+            f();
+        }
+        idle
+    }
+
+    unsafe fn set_dma_owner(&self, dev: &Device, owner: DmaOwner) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let platform = state.platform;
+        let Some(known) = state.devices.iter_mut().find(|known| known.is(dev)) else {
+            state.sins += 1;
+            return;
+        };
+        let disturbed = known.in_use && known.owner == DmaOwner::Platform;
+        // The platform maps nothing in windows that it does not have, unless it cannot have them.
+        let refused = matches!(state.fail, Fail::From(_));
+        let wrong = owner == DmaOwner::Platform && !platform && !refused;
+        state.sins += usize::from(disturbed) + usize::from(wrong);
+        known.owner = owner;
+        known.writes += 1;
     }
 }

@@ -93,14 +93,16 @@ impl<C: Calls> Ioda<C> {
             stuck: Atomic::new(false),
             stats,
         };
-        this.calls.set_platform(dev, false)?;
+        // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
+        unsafe { this.calls.set_platform(dev, false) }?;
         // A refusal is found out here, where the platform can have the PE back, and not by the
         // core when it attaches the first domain.
         let tried = this
             .connect(dev, &windows)
             .and_then(|()| this.disconnect(dev));
         if let Err(e) = tried {
-            if this.calls.set_platform(dev, true).is_err() {
+            // SAFETY: As above.
+            if unsafe { this.calls.set_platform(dev, true) }.is_err() {
                 dev_err!(dev, "OPAL does not take back the DMA windows\n");
                 // They may still be open.
                 core::mem::forget(windows);
@@ -114,7 +116,8 @@ impl<C: Calls> Ioda<C> {
     fn close(&self, dev: &Device) -> Result {
         let mut result = Ok(());
         for (number, _) in self.layout.windows() {
-            if let Err(e) = self.calls.close_window(dev, number) {
+            // SAFETY: The PE is claimed.
+            if let Err(e) = unsafe { self.calls.close_window(dev, number) } {
                 self.stats.count(Event::Error);
                 dev_err!(
                     dev,
@@ -188,6 +191,8 @@ impl<C: Calls> Firmware for Ioda<C> {
     }
 
     fn release(&self, dev: &Device) -> Result {
-        self.calls.set_platform(dev, true)
+        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes who
+        // maps DMA.
+        unsafe { self.calls.set_platform(dev, true) }
     }
 }

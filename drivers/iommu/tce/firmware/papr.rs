@@ -105,7 +105,8 @@ impl<C: Calls> Papr<C> {
         common: Arc<Common>,
         stats: Arc<Stats>,
     ) -> Result<Self> {
-        calls.set_platform(dev, false)?;
+        // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
+        unsafe { calls.set_platform(dev, false) }?;
         match Self::open(&calls, &common, dev) {
             Ok(layout) => Ok(Self {
                 multi_tce: calls.multi_tce(),
@@ -118,7 +119,8 @@ impl<C: Calls> Papr<C> {
             }),
             Err(e) => {
                 // Also closes the window that the driver may have opened.
-                if calls.set_platform(dev, true).is_err() {
+                // SAFETY: As above.
+                if unsafe { calls.set_platform(dev, true) }.is_err() {
                     dev_err!(dev, "cannot restore the default DMA window\n");
                 }
                 Err(e)
@@ -137,7 +139,8 @@ impl<C: Calls> Papr<C> {
                 Err(e) => Self::do_without(dev, low, mmio, e),
             };
         }
-        if let Err(e) = calls.close_window(dev, WindowNumber::Low) {
+        // SAFETY: The PE is claimed.
+        if let Err(e) = unsafe { calls.close_window(dev, WindowNumber::Low) } {
             return Self::do_without(dev, low, mmio, e);
         }
         let high = calls
@@ -150,7 +153,8 @@ impl<C: Calls> Papr<C> {
             }
             Err(e) => {
                 // Brings the default window back.
-                calls.set_platform(dev, false)?;
+                // SAFETY: The PE is claimed.
+                unsafe { calls.set_platform(dev, false) }?;
                 Self::do_without(dev, default_window(&calls.query(dev)?)?, mmio, e)
             }
         }
@@ -414,8 +418,11 @@ impl<C: Calls> Firmware for Papr<C> {
 
     fn release(&self, dev: &Device) -> Result {
         if self.layout.has_64bit_window() {
-            self.calls.close_window(dev, WindowNumber::High)?;
+            // SAFETY: The PE is claimed.
+            unsafe { self.calls.close_window(dev, WindowNumber::High) }?;
         }
-        self.calls.set_platform(dev, true)
+        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes who
+        // maps DMA.
+        unsafe { self.calls.set_platform(dev, true) }
     }
 }

@@ -2,9 +2,12 @@
 
 //! The firmware of the machine.
 
-use crate::firmware::calls::{
-    Calls,
-    Refused, //
+use crate::{
+    firmware::calls::{
+        Calls,
+        Refused, //
+    },
+    ownership::Devices, //
 };
 use kernel::{
     device::Device,
@@ -16,6 +19,9 @@ use kernel::{
         mem::TceList,
         tce::{
             self,
+            DeviceGuard,
+            DmaOwner,
+            DriverKind,
             TableGroup, //
         },
         window::{
@@ -46,15 +52,16 @@ impl From<HvError> for Refused {
 
 impl Calls for TableGroup {
     fn query(&self, dev: &Device) -> Result<Query> {
-        self.query(dev)
+        TableGroup::query(self, dev)
     }
 
     fn max_ram(&self) -> u64 {
         tce::max_ram()
     }
 
-    fn set_platform(&self, dev: &Device, on: bool) -> Result {
-        self.set_platform(dev, on)
+    unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result {
+        // SAFETY: By the safety requirements.
+        unsafe { TableGroup::set_platform(self, dev, on) }
     }
 
     unsafe fn open_window(
@@ -66,16 +73,17 @@ impl Calls for TableGroup {
         tces: Tces,
     ) -> Result<Window> {
         // SAFETY: By the safety requirements.
-        unsafe { self.open_window(dev, num, root, shift, tces) }
+        unsafe { TableGroup::open_window(self, dev, num, root, shift, tces) }
     }
 
-    fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
-        self.close_window(dev, num)
+    unsafe fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
+        // SAFETY: By the safety requirements.
+        unsafe { TableGroup::close_window(self, dev, num) }
     }
 
     #[inline]
     fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
-        self.kill(run);
+        TableGroup::kill(self, run);
     }
 
     #[inline]
@@ -105,5 +113,25 @@ impl Calls for TableGroup {
     fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
         // SAFETY: Empty TCEs take access away and give none.
         Ok(unsafe { hvcall::stuff_tce(liobn, ioba, n) }?)
+    }
+}
+
+impl Devices for TableGroup {
+    fn for_each_device(&self, f: &mut dyn FnMut(&Device)) {
+        TableGroup::for_each_device(self, f);
+    }
+
+    fn if_idle(&self, dev: &Device, f: &mut dyn FnMut()) -> bool {
+        let lock = DeviceGuard::try_lock(dev);
+        let idle = lock.filter(|lock| lock.driver() != DriverKind::DmaApi);
+        idle.is_some_and(|_lock| {
+            f();
+            true
+        })
+    }
+
+    unsafe fn set_dma_owner(&self, dev: &Device, owner: DmaOwner) {
+        // SAFETY: By the safety requirements.
+        unsafe { TableGroup::set_dma_owner(self, dev, owner) }
     }
 }

@@ -73,7 +73,7 @@ mod tests {
             map(&first, range(granule, granule), PHYS, WRITE)?;
             map(&second, range(granule, granule), PHYS + granule, WRITE)?;
             rig.fake.fail_at(n.into());
-            let result = pe.attach(rig.dev(), &Target::Paging(&second), false);
+            let result = rig.attach(&pe, &Target::Paging(&second));
             let failed = rig.fake.has_failed();
             rig.fake.fail_never();
             let expected = match result {
@@ -115,8 +115,8 @@ mod tests {
             rig.fake.fail_never();
             assert!(rig.reaches(granule, false).is_none());
             assert_eq!(pe.stats().get(Event::Error), 0);
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
-            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            rig.attach(&pe, &Target::Blocked)?;
+            rig.attach(&pe, &Target::Paging(&space))?;
         }
         Ok(())
     }
@@ -195,7 +195,7 @@ mod tests {
         unmap(&space, range(granule, granule));
         rig.fake.fail_never();
         assert!(pe.stats().get(Event::Error) > 0);
-        let refused = pe.attach(rig.dev(), &Target::Paging(&other), false);
+        let refused = rig.attach(&pe, &Target::Paging(&other));
         assert!(refused == Err(EIO));
         Ok(())
     }
@@ -211,7 +211,7 @@ mod tests {
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             rig.fake.fail_from(0);
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            rig.attach(&pe, &Target::Blocked)?;
             rig.fake.fail_never();
             assert_eq!(rig.reaches(granule, true), Some(PHYS));
             // It is still told what it may not reach any more.
@@ -222,7 +222,7 @@ mod tests {
             rig.reaches(granule, true);
             // The next domain closes the window first.
             let next = Space::new(pe.layout())?;
-            pe.attach(rig.dev(), &Target::Paging(&next), true)?;
+            rig.attach(&pe, &Target::Paging(&next))?;
             assert!(rig.reaches(granule, true).is_none());
             Ok(())
         })

@@ -54,7 +54,7 @@ mod tests {
             let second = Space::new(pe.layout())?;
             map(&first, range(granule, granule), PHYS, WRITE)?;
             let fault = FailNth::new(n);
-            let result = pe.attach(rig.dev(), &Target::Paging(&second), false);
+            let result = rig.attach(&pe, &Target::Paging(&second));
             let failed = fault.has_failed();
             drop(fault);
             ensure(failed != result.is_ok(), "the failure was told")?;

@@ -24,6 +24,7 @@ use crate::{
     },
     pe::{
         Pe,
+        Start,
         Target, //
     },
     space::Space, //
@@ -31,11 +32,14 @@ use crate::{
 use kernel::{
     device::Device,
     faux,
-    powerpc::window::{
-        Firmware as Kind,
-        Ioba,
-        PageShift,
-        Tce, //
+    powerpc::{
+        owner::DmaOwner,
+        window::{
+            Firmware as Kind,
+            Ioba,
+            PageShift,
+            Tce, //
+        }, //
     },
     prelude::*,
     sync::Arc, //
@@ -141,10 +145,12 @@ impl Rig {
         } else {
             cpu_page_shift()?
         };
+        let (dev, fake) = (faux::Registration::new(name, None)?, Fake::new(model)?);
+        fake.add_device(dev.as_ref().as_ref())?;
         Ok(Self {
             model,
-            dev: faux::Registration::new(name, None)?,
-            fake: Fake::new(model)?,
+            dev,
+            fake,
             common: Common::new(max_page)?,
         })
     }
@@ -158,10 +164,48 @@ impl Rig {
         self.dev.as_ref().as_ref()
     }
 
+    /// Another device of the PE.
+    fn sibling(&self) -> Result<Sibling<'_>> {
+        self.named_sibling(c"tce_kunit_sibling")
+    }
+
+    /// Like `sibling`, for a test that needs two at a time.
+    fn named_sibling(&self, name: &CStr) -> Result<Sibling<'_>> {
+        let dev = faux::Registration::new(name, None)?;
+        self.fake.add_device(dev.as_ref().as_ref())?;
+        Ok(Sibling { rig: self, dev })
+    }
+
+    /// Who maps the DMA of the device.
+    fn owner(&self) -> Option<DmaOwner> {
+        self.fake.owner(self.dev()).map(|(owner, _)| owner)
+    }
+
+    /// Takes the PE over, without its device.
+    fn start(&self, start: Start) -> Result<Arc<Pe<Fake>>> {
+        // SAFETY: No driver is bound to a device of the PE.
+        unsafe { Pe::new(self.fake.clone(), self.dev(), self.common.clone(), start) }
+    }
+
+    fn join(&self, pe: &Pe<Fake>) -> Result {
+        // SAFETY: The device has no driver.
+        unsafe { pe.join(self.dev()) }
+    }
+
+    fn leave(&self, pe: &Pe<Fake>) -> bool {
+        // SAFETY: The device has no driver.
+        unsafe { pe.leave(self.dev()) }
+    }
+
+    fn attach(&self, pe: &Pe<Fake>, target: &Target<'_>) -> Result {
+        // SAFETY: There is no IOMMU group, and drivers bind when the test says so.
+        unsafe { pe.attach(self.dev(), target) }
+    }
+
     /// Takes the PE over.
     fn pe(&self) -> Result<Arc<Pe<Fake>>> {
-        let pe = Pe::new(self.fake.clone(), self.dev(), self.common.clone())?;
-        pe.join();
+        let pe = self.start(Start::Owned)?;
+        self.join(&pe)?;
         Ok(pe)
     }
 
@@ -169,7 +213,7 @@ impl Rig {
     fn attached(&self) -> Result<(Arc<Pe<Fake>>, Arc<Space>)> {
         let pe = self.pe()?;
         let space = Space::new(pe.layout())?;
-        pe.attach(self.dev(), &Target::Paging(&space), false)?;
+        self.attach(&pe, &Target::Paging(&space))?;
         Ok((pe, space))
     }
 
@@ -190,6 +234,37 @@ impl Rig {
             .into_iter()
             .any(|ioba| self.reaches(ioba, false).is_some())
         })
+    }
+}
+
+/// A further device of the PE of a [`Rig`].
+struct Sibling<'a> {
+    rig: &'a Rig,
+    dev: faux::Registration,
+}
+
+impl Sibling<'_> {
+    fn dev(&self) -> &Device {
+        self.dev.as_ref().as_ref()
+    }
+
+    fn owner(&self) -> Option<DmaOwner> {
+        self.rig.fake.owner(self.dev()).map(|(owner, _)| owner)
+    }
+
+    fn join(&self, pe: &Pe<Fake>) -> Result {
+        // SAFETY: The device has no driver.
+        unsafe { pe.join(self.dev()) }
+    }
+
+    fn leave(&self, pe: &Pe<Fake>) -> bool {
+        // SAFETY: The device has no driver.
+        unsafe { pe.leave(self.dev()) }
+    }
+
+    fn attach(&self, pe: &Pe<Fake>, target: &Target<'_>) -> Result {
+        // SAFETY: There is no IOMMU group, and drivers bind when the test says so.
+        unsafe { pe.attach(self.dev(), target) }
     }
 }
 
@@ -235,26 +310,23 @@ fn unmap(space: &Space, range: IobaRange) {
 /// Everything that can happen to a PE, from the platform and back to it.
 fn life(rig: &Rig) -> Result {
     let pe = rig.pe()?;
-    let mut blocked = false;
     let result = (|| {
         let space = Space::new(pe.layout())?;
         let granule = granule(&space);
         map(&space, range(granule, 200 * granule), PHYS, WRITE)?;
-        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        rig.attach(&pe, &Target::Paging(&space))?;
         map(&space, range(210 * granule, 20 * granule), PHYS, WRITE)?;
         unmap(&space, range(granule, 100 * granule));
-        pe.attach(rig.dev(), &Target::Blocked, false)?;
-        blocked = true;
-        pe.attach(rig.dev(), &Target::Paging(&space), true)?;
-        blocked = false;
+        rig.attach(&pe, &Target::Blocked)?;
+        rig.attach(&pe, &Target::Paging(&space))?;
         let other = Space::new(pe.layout())?;
         map(&other, range(granule, granule), PHYS, WRITE)?;
-        pe.attach(rig.dev(), &Target::Paging(&other), false)?;
-        pe.attach(rig.dev(), &Target::Platform, false)?;
-        pe.attach(rig.dev(), &Target::Paging(&other), false)?;
+        rig.attach(&pe, &Target::Paging(&other))?;
+        rig.attach(&pe, &Target::Platform)?;
+        rig.attach(&pe, &Target::Paging(&other))?;
         Ok(())
     })();
-    pe.leave(rig.dev(), blocked);
+    rig.leave(&pe);
     result
 }
 

@@ -4,13 +4,18 @@
 
 use crate::{
     fake::Model,
-    pe::Target,
+    pe::{
+        Start,
+        Target, //
+    },
     space::Space,
     tests::{
+        ensure,
         granule,
         map,
         on_all,
         range,
+        sweep,
         unmap,
         Rig,
         HIGH,
@@ -19,7 +24,14 @@ use crate::{
     }, //
 };
 use kernel::{
-    powerpc::window::PageShift,
+    powerpc::{
+        owner::DmaOwner::{
+            Iommu,
+            Nobody,
+            Platform, //
+        },
+        window::PageShift, //
+    },
     prelude::*, //
 };
 
@@ -34,7 +46,7 @@ mod tests {
             assert!(core::ptr::eq(pe.calls(), &*rig.fake));
             assert!(rig.reaches(0x10_0000, false).is_none());
             assert!(rig.reaches(HIGH + 0x10_0000, false).is_none());
-            assert!(pe.leave(rig.dev(), false));
+            assert!(rig.leave(&pe));
             assert!(rig.fake.is_as_before());
             Ok(())
         })
@@ -69,7 +81,7 @@ mod tests {
             map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
             map(&space, range(top - granule, granule), PHYS, WRITE)?;
             assert!(rig.reaches(granule, false).is_none());
-            pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+            rig.attach(&pe, &Target::Paging(&space))?;
             assert_eq!(rig.reaches(3 * granule, true), Some(PHYS + 2 * granule));
             assert_eq!(rig.reaches(top - 1, true), Some(PHYS + granule - 1));
             assert!(rig.reaches(4 * granule, true).is_none());
@@ -85,17 +97,17 @@ mod tests {
             map(&space, range(granule, granule), PHYS, WRITE)?;
             for _ in 0..3 {
                 assert!(rig.reaches(granule, true).is_some());
-                pe.attach(rig.dev(), &Target::Blocked, false)?;
+                rig.attach(&pe, &Target::Blocked)?;
                 assert!(rig.reaches(granule, true).is_none());
-                pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+                rig.attach(&pe, &Target::Paging(&space))?;
                 assert_eq!(rig.reaches(granule, true), Some(PHYS));
             }
             // What changes meanwhile counts.
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            rig.attach(&pe, &Target::Blocked)?;
             unmap(&space, range(granule, granule));
             map(&space, range(2 * granule, granule), PHYS, WRITE)?;
             assert!(rig.reaches(2 * granule, true).is_none());
-            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            rig.attach(&pe, &Target::Paging(&space))?;
             assert!(rig.reaches(granule, true).is_none());
             assert_eq!(rig.reaches(2 * granule, true), Some(PHYS));
             Ok(())
@@ -112,7 +124,7 @@ mod tests {
             map(&first, range(2 * granule, granule), PHYS, WRITE)?;
             map(&second, range(granule, granule), PHYS + granule, WRITE)?;
             assert!(rig.reaches(2 * granule, true).is_some());
-            pe.attach(rig.dev(), &Target::Paging(&second), false)?;
+            rig.attach(&pe, &Target::Paging(&second))?;
             assert_eq!(rig.reaches(granule, true), Some(PHYS + granule));
             assert!(rig.reaches(2 * granule, true).is_none());
             // The old domain no longer touches the PE.
@@ -129,20 +141,21 @@ mod tests {
     fn siblings() -> Result {
         on_all(|rig| {
             let (pe, space) = rig.attached()?;
-            pe.join();
+            let sibling = rig.sibling()?;
+            sibling.join(&pe)?;
             let granule = granule(&space);
-            pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+            sibling.attach(&pe, &Target::Paging(&space))?;
             map(&space, range(granule, granule), PHYS, WRITE)?;
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            rig.attach(&pe, &Target::Blocked)?;
             assert!(rig.reaches(granule, true).is_some());
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            sibling.attach(&pe, &Target::Blocked)?;
             assert!(rig.reaches(granule, true).is_none());
-            pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+            sibling.attach(&pe, &Target::Paging(&space))?;
             assert!(rig.reaches(granule, true).is_some());
             // The one that is not blocked goes: nothing is left that may do DMA.
-            assert!(!pe.leave(rig.dev(), false));
+            assert!(!sibling.leave(&pe));
             assert!(rig.reaches(granule, true).is_none());
-            assert!(pe.leave(rig.dev(), true));
+            assert!(rig.leave(&pe));
             assert!(rig.fake.is_as_before());
             Ok(())
         })
@@ -155,17 +168,17 @@ mod tests {
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             for _ in 0..3 {
-                pe.attach(rig.dev(), &Target::Platform, false)?;
+                rig.attach(&pe, &Target::Platform)?;
                 assert!(rig.fake.is_as_before());
-                pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+                rig.attach(&pe, &Target::Paging(&space))?;
                 assert_eq!(rig.reaches(granule, true), Some(PHYS));
             }
             // From the platform straight to no DMA at all.
-            pe.attach(rig.dev(), &Target::Platform, false)?;
-            pe.attach(rig.dev(), &Target::Blocked, false)?;
+            rig.attach(&pe, &Target::Platform)?;
+            rig.attach(&pe, &Target::Blocked)?;
             assert!(rig.reaches(granule, true).is_none());
             assert!(!rig.fake.is_as_before());
-            assert!(pe.leave(rig.dev(), true));
+            assert!(rig.leave(&pe));
             assert!(rig.fake.is_as_before());
             Ok(())
         })
@@ -179,7 +192,7 @@ mod tests {
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             let pe_b = b.pe()?;
-            pe_b.attach(b.dev(), &Target::Paging(&space), false)?;
+            b.attach(&pe_b, &Target::Paging(&space))?;
             map(&space, range(2 * granule, granule), PHYS, WRITE)?;
             for rig in [a, b] {
                 assert!(rig.reaches(granule, true).is_some());
@@ -189,10 +202,10 @@ mod tests {
             for rig in [a, b] {
                 assert!(rig.reaches(granule, true).is_none());
             }
-            pe_a.leave(a.dev(), false);
+            a.leave(&pe_a);
             assert!(a.fake.is_as_before());
             assert!(b.reaches(2 * granule, true).is_some());
-            pe_b.leave(b.dev(), false);
+            b.leave(&pe_b);
             assert!(b.fake.is_as_before());
             b.check()
         })
@@ -208,9 +221,9 @@ mod tests {
             for at in [granule, last] {
                 map(&old, range(at, granule), PHYS, WRITE)?;
             }
-            pe.attach(rig.dev(), &Target::Platform, false)?;
+            rig.attach(&pe, &Target::Platform)?;
             let new = Space::new(pe.layout())?;
-            pe.attach(rig.dev(), &Target::Paging(&new), false)?;
+            rig.attach(&pe, &Target::Paging(&new))?;
             for at in [granule, last] {
                 map(&new, range(at, granule), PHYS + granule, WRITE)?;
                 unmap(&old, range(at, granule));
@@ -232,12 +245,195 @@ mod tests {
         let (pe, space) = rig.attached()?;
         let granule = granule(&space);
         map(&space, range(granule, granule), PHYS, WRITE)?;
-        let refused = pe.attach(rig.dev(), &Target::Paging(&foreign), false);
+        let refused = rig.attach(&pe, &Target::Paging(&foreign));
         assert!(refused == Err(EINVAL));
         assert_eq!(rig.reaches(granule, true), Some(PHYS));
-        pe.attach(rig.dev(), &Target::Platform, false)?;
-        assert!(pe.attach(rig.dev(), &Target::Paging(&foreign), false) == Err(EINVAL));
+        rig.attach(&pe, &Target::Platform)?;
+        assert!(rig.attach(&pe, &Target::Paging(&foreign)) == Err(EINVAL));
         assert!(rig.fake.is_as_before());
         Ok(())
+    }
+
+    // Who maps DMA is a function of who has the windows and which devices the driver has.
+    #[test]
+    fn fields_follow_the_windows() -> Result {
+        on_all(|rig| {
+            let sibling = rig.sibling()?;
+            let owners = || (rig.owner(), sibling.owner());
+            let pe = rig.start(Start::Owned)?;
+            assert!(owners() == (Some(Nobody), Some(Nobody)));
+            rig.join(&pe)?;
+            assert!(owners() == (Some(Iommu), Some(Nobody)));
+            sibling.join(&pe)?;
+            assert!(owners() == (Some(Iommu), Some(Iommu)));
+            let space = Space::new(pe.layout())?;
+            for _ in 0..2 {
+                rig.attach(&pe, &Target::Paging(&space))?;
+                sibling.attach(&pe, &Target::Paging(&space))?;
+                assert!(owners() == (Some(Iommu), Some(Iommu)));
+                rig.attach(&pe, &Target::Platform)?;
+                assert!(owners() == (Some(Platform), Some(Platform)));
+                sibling.attach(&pe, &Target::Platform)?;
+                assert!(owners() == (Some(Platform), Some(Platform)));
+            }
+            assert!(!rig.leave(&pe));
+            assert!(owners() == (Some(Platform), Some(Platform)));
+            // The platform serves no device while the driver has the windows.
+            sibling.attach(&pe, &Target::Paging(&space))?;
+            assert!(owners() == (Some(Nobody), Some(Iommu)));
+            rig.join(&pe)?;
+            assert!(owners() == (Some(Iommu), Some(Iommu)));
+            assert!(!rig.leave(&pe));
+            assert!(owners() == (Some(Nobody), Some(Iommu)));
+            // All devices get their platform back, not only the last one.
+            assert!(sibling.leave(&pe));
+            assert!(owners() == (Some(Platform), Some(Platform)));
+            assert!(rig.fake.is_as_before());
+            Ok(())
+        })
+    }
+
+    // The core's reset protocol: the driver stays bound, and nobody knows its mappings.
+    #[test]
+    fn reset_leaves_platform_mappings_alone() -> Result {
+        on_all(|rig| {
+            let pe = rig.start(Start::Platform)?;
+            rig.join(&pe)?;
+            assert!(rig.fake.is_as_before());
+            let bound = |is| {
+                rig.fake.set_in_use(rig.dev(), is);
+                pe.set_in_use(rig.dev(), is);
+            };
+            bound(true);
+            let writes = rig.fake.owner(rig.dev());
+            for _ in 0..3 {
+                rig.attach(&pe, &Target::Blocked)?;
+                assert!(rig.fake.is_as_before());
+                rig.attach(&pe, &Target::Platform)?;
+                assert!(rig.fake.is_as_before());
+            }
+            assert!(rig.fake.owner(rig.dev()) == writes);
+            // Nor does anything else take the windows away.
+            let space = Space::new(pe.layout())?;
+            assert!(rig.attach(&pe, &Target::Paging(&space)) == Err(EBUSY));
+            assert!(rig.fake.is_as_before() && rig.fake.owner(rig.dev()) == writes);
+            // A driver that goes in the middle leaves a device that is blocked indeed.
+            rig.attach(&pe, &Target::Blocked)?;
+            bound(false);
+            assert!(!rig.fake.is_as_before() && rig.owner() == Some(Iommu));
+            rig.attach(&pe, &Target::Platform)?;
+            assert!(rig.fake.is_as_before() && rig.owner() == Some(Platform));
+            Ok(())
+        })
+    }
+
+    // The same in a domain of the driver: the mappings are known, and come back.
+    #[test]
+    fn reset_restores_mappings() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            rig.fake.set_in_use(rig.dev(), true);
+            pe.set_in_use(rig.dev(), true);
+            let writes = rig.fake.owner(rig.dev());
+            rig.attach(&pe, &Target::Blocked)?;
+            assert!(rig.reaches(granule, true).is_none());
+            rig.attach(&pe, &Target::Paging(&space))?;
+            assert_eq!(rig.reaches(granule, true), Some(PHYS));
+            assert!(rig.fake.owner(rig.dev()) == writes);
+            // The windows stay with the driver.
+            assert!(rig.attach(&pe, &Target::Platform) == Err(EBUSY));
+            assert_eq!(rig.reaches(granule, true), Some(PHYS));
+            Ok(())
+        })
+    }
+
+    // VFIO opens a device of the platform domain: it is blocked, because no driver is bound.
+    #[test]
+    fn blocked_without_driver() -> Result {
+        on_all(|rig| {
+            let pe = rig.start(Start::Platform)?;
+            rig.join(&pe)?;
+            rig.attach(&pe, &Target::Platform)?;
+            rig.attach(&pe, &Target::Blocked)?;
+            assert!(!rig.fake.is_as_before() && rig.owner() == Some(Iommu));
+            Ok(())
+        })
+    }
+
+    // A device that the driver does not have has a driver of the platform.
+    #[test]
+    fn foreign_driver_keeps_the_pe() -> Result {
+        on_all(|rig| {
+            let sibling = rig.sibling()?;
+            let third = rig.named_sibling(c"tce_kunit_third")?;
+            let pe = rig.start(Start::Platform)?;
+            rig.join(&pe)?;
+            let space = Space::new(pe.layout())?;
+            rig.fake.set_in_use(third.dev(), true);
+            let before = rig.fake.owner(third.dev());
+            assert!(rig.attach(&pe, &Target::Paging(&space)) == Err(EBUSY));
+            assert!(rig.attach(&pe, &Target::Blocked) == Err(EBUSY));
+            assert!(rig.fake.is_as_before());
+            assert!(rig.owner() == Some(Platform) && sibling.owner() == Some(Platform));
+            assert!(rig.fake.owner(third.dev()) == before);
+            rig.fake.set_in_use(third.dev(), false);
+            rig.attach(&pe, &Target::Paging(&space))?;
+            assert!(rig.owner() == Some(Iommu) && third.owner() == Some(Nobody));
+            Ok(())
+        })
+    }
+
+    // Whatever firmware refuses on the way out of the platform, the fields go with the windows.
+    #[test]
+    fn fields_after_a_refusal() -> Result {
+        sweep(|rig, n| {
+            let sibling = rig.sibling()?;
+            let pe = rig.start(Start::Platform)?;
+            rig.join(&pe)?;
+            let space = Space::new(pe.layout())?;
+            rig.fake.fail_at(n.into());
+            let attached = rig.attach(&pe, &Target::Paging(&space));
+            let failed = rig.fake.has_failed();
+            rig.fake.fail_never();
+            let expected = match (attached, rig.fake.is_as_before()) {
+                (Ok(()), _) => (Some(Iommu), Some(Nobody)),
+                (Err(_), true) => (Some(Platform), Some(Platform)),
+                (Err(_), false) => {
+                    // The way back was refused too; it is open later.
+                    rig.attach(&pe, &Target::Platform)?;
+                    (Some(Platform), Some(Platform))
+                }
+            };
+            ensure((rig.owner(), sibling.owner()) == expected, "fields")?;
+            ensure(rig.leave(&pe) && rig.fake.is_as_before(), "given back")?;
+            ensure(rig.owner() == Some(Platform), "fields of the last")?;
+            Ok(failed)
+        })
+    }
+
+    // A PE that cannot be had is as it was, with all of its devices.
+    #[test]
+    fn fields_after_a_failed_start() -> Result {
+        sweep(|rig, n| {
+            let sibling = rig.sibling()?;
+            rig.fake.fail_at(n.into());
+            let start = rig.start(Start::Owned);
+            let failed = rig.fake.has_failed();
+            rig.fake.fail_never();
+            match start {
+                Ok(pe) => {
+                    // Nobody joins.
+                    // SAFETY: No driver is bound to a device of the PE.
+                    unsafe { pe.abandon(rig.dev()) }
+                }
+                Err(_) => (),
+            }
+            ensure(rig.fake.is_as_before(), "given back")?;
+            let owners = (rig.owner(), sibling.owner());
+            ensure(owners == (Some(Platform), Some(Platform)), "fields")?;
+            Ok(failed)
+        })
     }
 }

@@ -201,7 +201,7 @@ mod tests {
                 gate.open.store(true, Relaxed);
             })?
         };
-        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        rig.attach(&pe, &Target::Paging(&space))?;
         other.join();
         rig.fake.hook(None);
         assert!(gate.passed.load(Relaxed));
@@ -245,7 +245,7 @@ mod tests {
                 }
             };
             newcomer.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
-            pe.attach(newcomer.dev(), &Target::Paging(&space), false)?;
+            newcomer.attach(&pe, &Target::Paging(&space))?;
             other.join();
             rig.fake.hook(None);
             newcomer.fake.hook(None);
@@ -254,7 +254,7 @@ mod tests {
                 let reached = newcomer.reaches(at.first.get(), true);
                 ensure(reached == Some(PHYS), "both are there")?;
             }
-            pe.attach(newcomer.dev(), &Target::Platform, false)?;
+            newcomer.attach(&pe, &Target::Platform)?;
             newcomer.check()
         })
     }
@@ -279,11 +279,11 @@ mod tests {
             }
         };
         rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
-        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        rig.attach(&pe, &Target::Blocked)?;
         rig.fake.hook(None);
         assert!(!rig.reaches_any());
         // Nor is it lost.
-        pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+        rig.attach(&pe, &Target::Paging(&space))?;
         assert!(rig.reaches(2 * granule, false).is_some());
         Ok(())
     }
@@ -315,7 +315,7 @@ mod tests {
             })?
         };
         gate.arrived.wait_for_completion();
-        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        rig.attach(&pe, &Target::Blocked)?;
         gate.open.store(true, Relaxed);
         other.join();
         rig.fake.hook(None);
@@ -353,7 +353,7 @@ mod tests {
             }
         };
         rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
-        pe.attach(rig.dev(), &Target::Blocked, false)?;
+        rig.attach(&pe, &Target::Blocked)?;
         let passed = gate.passed.load(Relaxed);
         gate.open.store(true, Relaxed);
         other.join();
@@ -382,12 +382,12 @@ mod tests {
             }
             // Two PEs come and go meanwhile.
             for _ in 0..25 {
-                second_pe.attach(second.dev(), &Target::Paging(&space), false)?;
-                pe.attach(rig.dev(), &Target::Blocked, false)?;
-                second_pe.attach(second.dev(), &Target::Platform, false)?;
-                pe.attach(rig.dev(), &Target::Paging(&space), true)?;
+                second.attach(&second_pe, &Target::Paging(&space))?;
+                rig.attach(&pe, &Target::Blocked)?;
+                second.attach(&second_pe, &Target::Platform)?;
+                rig.attach(&pe, &Target::Paging(&space))?;
             }
-            second_pe.attach(second.dev(), &Target::Paging(&space), false)?;
+            second.attach(&second_pe, &Target::Paging(&space))?;
             users.iter().for_each(|user| user.join());
             ensure(wrong.load(Relaxed) == 0, "no user saw anything wrong")?;
             let granule = granule(&space);

@@ -123,13 +123,12 @@ fn play(model: Model, seed: u64, keep: &[bool; STEPS]) -> Result {
     };
     let mut domains = [domain()?, domain()?];
     let mut place = Place::Platform;
-    pe.attach(rig.dev(), &Target::Platform, false)?;
+    rig.attach(&pe, &Target::Platform)?;
     for (step, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
         let mut random = Random(seed.wrapping_add(step as u64) | 1 << 63);
         random.next(1);
         let domain = random.next(2) as usize;
         if random.next(6) == 0 {
-            let was_blocked = place == Place::Blocked;
             place = match random.next(4) {
                 0 => Place::Blocked,
                 1 => Place::Platform,
@@ -140,7 +139,7 @@ fn play(model: Model, seed: u64, keep: &[bool; STEPS]) -> Result {
                 Place::Platform => Target::Platform,
                 Place::Domain(n) => Target::Paging(&domains[n].space),
             };
-            pe.attach(rig.dev(), &target, was_blocked)?;
+            rig.attach(&pe, &target)?;
         } else {
             domains[domain].toggle(&mut random)?;
         }
@@ -151,7 +150,7 @@ fn play(model: Model, seed: u64, keep: &[bool; STEPS]) -> Result {
         };
         domains[here].compare(&rig, place == Place::Domain(here), &mut random)?;
     }
-    pe.leave(rig.dev(), place == Place::Blocked);
+    rig.leave(&pe);
     ensure(rig.fake.is_as_before(), "the platform has the PE again")?;
     rig.check()
 }

@@ -12,7 +12,7 @@ from .arch import POWERPC, X86, Arch
 
 # name: (vendor:device as sysfs has it, QEMU arguments)
 DEVICES = {
-    "nvme": ("1b36:0010", "nvme,serial=tce,drive={id}"),
+    "nvme": ("1b36:0010", "nvme,serial={id},drive={id}"),
     "e100": ("8086:1229", "i82557b,netdev={id}"),      # its driver asks for 32 bits
     "e1000e": ("8086:10d3", "e1000e,netdev={id}"),      # 64 bits
     "igb": ("8086:10c9", "igb,netdev={id}"),

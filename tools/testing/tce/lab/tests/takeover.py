@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The driver is loaded while other drivers come and go: nothing that runs is disturbed."""
+
+from ..scenario import Scenario
+from ..steps import MIB, expect, group_type
+
+DISKS = 8
+PLATFORM = ("unknown", "identity")
+ATS_RNG = "virtio-rng-pci,ats=on,iommu_platform=on,disable-legacy=on"
+VIRTIO_RNG = "1af4:1044"
+
+
+def _disks(bench):
+    """Waits for all disks, and reads some of each."""
+    guest = bench.guest
+    for bdf in guest.run("pci 1b36:0010").split():
+        guest.run(f"ddsum read $(disk_of {bdf}) 0 {MIB}", 120)
+    found = int(guest.run("ls /dev/nvme?n1 | wc -l"))
+    expect(found == DISKS, f"{found} of {DISKS} disks")
+    return guest.run("for dev in $(pci 1b36:0010); do type_of $dev; done | sort | uniq -c").split()
+
+
+def disks_bind_meanwhile(bench):
+    """Eight disks bind while the driver is loaded."""
+    seen = []
+    # Read once, so that a module takes its time to load and not to be read.
+    bench.guest.run("load nvme_core; cat /modules/*.ko >/dev/null")
+    for number, delay in enumerate(bench.memory["delays"]):
+        if number:
+            bench.guest.run("for dev in $(pci 1b36:0010); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; "
+                            "rmmod nvme; rmmod tce_iommu; echo 1 >/sys/bus/pci/rescan", 120)
+        bench.guest.run(f"(load tce_iommu &) ; usleep {delay}; load nvme", 120)
+        seen.append(f"{delay} us: {' '.join(_disks(bench))}")
+        bench.guest.check_log()
+    return "; ".join(seen)
+
+
+def _delays(*delays):
+    def delays_of_the_rounds(bench):
+        """How long after the driver the disks' driver is loaded."""
+        bench.memory["delays"] = delays
+        return ", ".join(f"{delay} us" for delay in delays)
+    return delays_of_the_rounds
+
+
+def slow_devices(bench):
+    """Each PE takes 100 ms more to be taken over."""
+    bench.guest.run("load slow ms=50")
+
+
+def bound_when_loaded(bench):
+    """A driver that binds and unbinds all the time while the driver is loaded."""
+    for hold, gap in ((6000, 2000), (50, 600)):
+        bench.guest.run(f"load binder hold_us={hold} gap_us={gap}; usleep 50000; load tce_iommu; sleep 2; rmmod binder")
+        bench.guest.check_log()
+        text = bench.guest.kernel_log
+        expect("changed hands" not in text and "nothing can be mapped" not in text and "mapped at" not in text,
+               next((line for line in text.splitlines() if "binder" in line), ""))
+        kind = group_type(bench, "edu")
+        expect(kind.startswith("DMA"), f"type {kind} with nothing bound")
+        bench.guest.run("for dev in $(pci 1234:11e8); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; rmmod tce_iommu; "
+                        "echo 1 >/sys/bus/pci/rescan")
+
+
+def managed_driver(bench):
+    """Devices with drivers that leave DMA to others."""
+    bdf = bench.bdf("edu")
+    bench.guest.run(f"load binder managed=1; [ $(driver_of {bdf}) = binder ]; load tce_iommu")
+    bench.guest.check_log()
+    bench.guest.run("load vfio_pci; load vfio_iommu_type1")
+    bench.guest.run(f"bind {bdf} vfio-pci; vfiocheck type1 {bdf}; unbind {bdf}")
+    kind = group_type(bench, "edu")
+    expect(kind.startswith("DMA"), f"type {kind} after the driver has gone")
+    return kind
+
+
+def failed_probe(bench):
+    """A device whose probe fails is taken over."""
+    bdf = bench.bdf("edu")
+    bench.guest.run("(load binder probe_ms=1000 fail=1 &) ; usleep 300000; load tce_iommu")
+    kind = bench.guest.run(f"for try in $(seq 100); do t=$(type_of {bdf}); case $t in DMA*) break;; esac; "
+                           "usleep 100000; done; echo $t")
+    expect(kind.startswith("DMA"), f"type {kind} after the probe has failed")
+    bench.guest.run("load vfio_pci; load vfio_iommu_type1")
+    bench.guest.run(f"bind {bdf} vfio-pci; vfiocheck type1 {bdf}; unbind {bdf}")
+    return kind
+
+
+def failed_probe_shared(bench):
+    """A failed probe of one device brings its whole PE."""
+    failed_probe(bench)
+    kind = group_type(bench, "testdev")
+    expect(kind.startswith("DMA"), f"type {kind} of its neighbour")
+    return kind
+
+
+def _unchanged(bench, bdf):
+    bench.guest.run(f"unbind {bdf}")
+    bench.guest.check_log()
+    text = bench.guest.kernel_log
+    told = [line for line in text.splitlines() if "changed hands" in line or "nothing can be mapped" in line or "mapped at" in line]
+    expect(not told, " | ".join(told))
+
+
+def reset_in_platform_domain(bench):
+    """The core blocks a bound device around a reset, which leaves its DMA as it was."""
+    bdf = bench.bdf("nvme") if bench.is_pseries else bench.guest.pci(VIRTIO_RNG)
+    bench.guest.run(f"load ats; load tce_iommu; load binder; bind {bdf} binder")
+    kind = bench.guest.run(f"type_of {bdf}")
+    expect(kind in PLATFORM, f"type {kind}")
+    for _ in range(5):
+        bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
+    _unchanged(bench, bdf)
+    return kind
+
+
+def reset_of_a_disk(bench):
+    """A disk in the platform domain works after a reset."""
+    bdf = bench.bdf("nvme")
+    bench.guest.run(f"load ats; load nvme; bind {bdf} nvme")
+    bench.disk_check(4 * MIB, seed=31)
+    bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
+    return bench.disk_check(4 * MIB, seed=32)
+
+
+def reset_in_dma_domain(bench):
+    """The same in a DMA domain."""
+    bdf = bench.bdf("nvme") if bench.is_pseries else bench.guest.pci(VIRTIO_RNG)
+    bench.guest.run(f"load ats; load tce_iommu; load binder; bind {bdf} binder")
+    kind = bench.guest.run(f"type_of {bdf}")
+    expect(kind.startswith("DMA"), f"type {kind}")
+    for _ in range(5):
+        bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
+    _unchanged(bench, bdf)
+    return kind
+
+
+def _each(name, steps, machines=("pseries", "powernv10"), devices=("nvme", "edu", "testdev"), flavour="modern-64k", **more):
+    return [Scenario(name, flavour, machine, devices, steps, modules=True, **more) for machine in machines]
+
+
+def _rng(machine, more=()):
+    """A device with ATS where QEMU has one; elsewhere nvme only says so."""
+    return (*more, "-device", f"{ATS_RNG},bus=pcie.3,addr=0") if machine == "powernv10" else more
+
+
+_SMP4 = ("-smp", "4")
+_EIGHT = ("nvme",) * DISKS
+
+SCENARIOS = [
+    *_each("takeover-disks", (_delays(0, 4000, 8000, 12000, 18000, 26000), disks_bind_meanwhile), machines=("pseries",),
+           devices=_EIGHT, more=_SMP4),
+    *_each("takeover-disks-slow", (_delays(0, 60000, 200000), slow_devices, disks_bind_meanwhile), machines=("pseries",),
+           devices=_EIGHT, more=_SMP4),
+    *_each("takeover-race", (bound_when_loaded,), more=_SMP4),
+    *_each("takeover-managed", (managed_driver,)),
+    *_each("takeover-failed", (failed_probe,)),
+    *_each("takeover-failed-shared", (failed_probe_shared,), together=True),
+    *[one for machine in ("pseries", "powernv10") for one in
+      _each("reset-platform", (reset_in_platform_domain, reset_of_a_disk), machines=(machine,), append="iommu.passthrough=1",
+            more=_rng(machine))],
+    *[one for machine in ("pseries", "powernv10") for one in
+      _each("reset-dma", (reset_in_dma_domain, reset_of_a_disk), machines=(machine,), more=_rng(machine))],
+    *_each("takeover-disks", (_delays(*range(0, 40000, 200)), disks_bind_meanwhile), machines=("pseries",), devices=_EIGHT,
+           more=_SMP4, flavour="modern-debug-64k", only_all=True),
+]
