@@ -58,6 +58,9 @@ enum Current {
     Blocked(Arc<dyn Firmware>),
     /// They translate through the tables of a domain.
     Paging(Arc<dyn Firmware>, Arc<Space>),
+    /// They should not translate, but firmware did not close them: they may still be walked from the
+    /// tables of a domain.
+    Stuck(Arc<dyn Firmware>, Arc<Space>),
 }
 
 struct State {
@@ -224,6 +227,10 @@ impl<C: Calls + Devices> Pe<C> {
         if let Err(e) = result {
             dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
         }
+        if let (true, Current::Stuck(port, space)) = (last, state.current.clone()) {
+            space.give_up(&port);
+            state.current = Current::Blocked(port);
+        }
         last
     }
 
@@ -282,7 +289,9 @@ impl<C: Calls + Devices> Pe<C> {
     /// Makes sure that the driver owns the windows.
     fn own(&self, state: &mut State, dev: &Device) -> Result<Arc<dyn Firmware>> {
         match &state.current {
-            Current::Blocked(port) | Current::Paging(port, _) => Ok(port.clone()),
+            Current::Blocked(port) | Current::Paging(port, _) | Current::Stuck(port, _) => {
+                Ok(port.clone())
+            }
             Current::Platform if state.members.in_use() => Err(EBUSY),
             Current::Platform => {
                 state.members.seize(&*self.calls)?;
@@ -298,21 +307,35 @@ impl<C: Calls + Devices> Pe<C> {
         }
     }
 
+    /// Stops all translation, as far as firmware lets it.
     fn block(&self, state: &mut State, dev: &Device) -> Result {
-        let port = self.own(state, dev)?;
-        if let Current::Paging(_, space) = &state.current {
-            space.detach(&port, dev);
-        }
-        state.current = Current::Blocked(port);
+        self.own(state, dev)?;
+        // Firmware's refusal is in the log. It is tried again before the windows are put to use.
+        self.close(state, dev).ok();
         Ok(())
+    }
+
+    /// Stops all translation of windows that the driver owns.
+    fn close(&self, state: &mut State, dev: &Device) -> Result {
+        let (Current::Paging(port, space) | Current::Stuck(port, space)) = state.current.clone()
+        else {
+            return Ok(());
+        };
+        let result = space.detach(&port, dev);
+        state.current = match result {
+            Ok(()) => Current::Blocked(port),
+            Err(_) => Current::Stuck(port, space),
+        };
+        result
     }
 
     fn give_back(&self, state: &mut State, dev: &Device) -> Result {
         if let Current::Platform = state.current {
             return Ok(());
         }
-        self.block(state, dev)?;
-        self.own(state, dev)?.release(dev)?;
+        let port = self.own(state, dev)?;
+        self.close(state, dev)?;
+        port.release(dev)?;
         state.current = Current::Platform;
         // SAFETY: Nobody has been able to use the platform's DMA code, and the devices that the
         // driver has are not in use.
@@ -330,7 +353,7 @@ impl<C: Calls + Devices> Pe<C> {
         let result = self.switch(state, dev, space);
         if result.is_err() {
             let restored = match &old {
-                Current::Blocked(_) => self.block(state, dev),
+                Current::Blocked(_) | Current::Stuck(..) => self.block(state, dev),
                 Current::Platform => self.give_back(state, dev),
                 Current::Paging(_, old) => self.switch(state, dev, old),
             };
@@ -353,9 +376,12 @@ impl<C: Calls + Devices> Pe<C> {
             return Err(EINVAL);
         }
         let bond = Bond::new(port.clone())?;
-        self.block(state, dev)?;
-        space.attach(bond, &port, dev)?;
+        self.close(state, dev)?;
+        let result = space.attach(bond, &port, dev);
         state.current = Current::Paging(port, space.clone());
-        Ok(())
+        if result.is_err() {
+            self.close(state, dev).ok();
+        }
+        result
     }
 }

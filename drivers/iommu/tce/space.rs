@@ -314,9 +314,9 @@ impl Space {
 
     /// Lets the PE behind `bond` translate through the tables. Sleeps.
     ///
-    /// On error the PE does not translate.
+    /// On error the PE may translate through some of them, until [`detach`](Self::detach) succeeds.
     pub(crate) fn attach(
-        self: &Arc<Self>,
+        &self,
         bond: KBox<Bond>,
         port: &Arc<dyn Firmware>,
         dev: &Device,
@@ -334,14 +334,14 @@ impl Space {
         if self.layout.holds_copy() {
             self.replaying.add(-1, Relaxed);
         }
-        result.inspect_err(|_| self.detach(port, dev))
+        result
     }
 
-    /// Stops the PE from translating through the tables. Sleeps; cannot fail.
+    /// Stops the PE from translating through the tables. Sleeps.
     ///
-    /// Should firmware refuse, the tables are kept for ever, and what is unmapped is still
-    /// withdrawn from the PE.
-    pub(crate) fn detach(self: &Arc<Self>, port: &Arc<dyn Firmware>, dev: &Device) {
+    /// If firmware refuses, the PE stays on the list, and what is unmapped is still withdrawn from
+    /// it. The caller keeps the tables and comes again, or [gives the PE up](Self::give_up).
+    pub(crate) fn detach(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
         self.bonds.close(port);
         if self.layout.holds_copy() {
             self.for_each_leaf(|window, run| {
@@ -350,10 +350,16 @@ impl Space {
             })
             .ok();
         }
-        match port.disconnect(dev) {
-            Ok(()) => self.bonds.remove(port),
-            Err(_) => core::mem::forget(self.clone()),
-        }
+        port.disconnect(dev)?;
+        self.bonds.remove(port);
+        Ok(())
+    }
+
+    /// Forgets a PE that goes while its windows are open: it is not asked for anything any more, and
+    /// the tables that a PHB may walk are kept for ever. Sleeps.
+    pub(crate) fn give_up(self: Arc<Self>, port: &Arc<dyn Firmware>) {
+        self.bonds.remove(port);
+        core::mem::forget(self);
     }
 
     /// Publishes what the tables hold to a PE that has just joined.

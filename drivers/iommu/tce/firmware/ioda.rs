@@ -40,13 +40,7 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    }, //
+    sync::Arc, //
 };
 
 /// From this many TCEs on, all of the PE is killed: PHB3 takes one store for each page. A whole leaf
@@ -57,8 +51,6 @@ const MANY: Tces = Tces::new(512);
 pub(super) struct Ioda<C> {
     calls: Arc<C>,
     layout: Layout,
-    /// A window could not be closed. Only attach and detach look, with the PE locked.
-    stuck: Atomic<bool>,
     stats: Arc<Stats>,
 }
 
@@ -90,7 +82,6 @@ impl<C: Calls> Ioda<C> {
         let this = Self {
             layout,
             calls,
-            stuck: Atomic::new(false),
             stats,
         };
         // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
@@ -127,7 +118,6 @@ impl<C: Calls> Ioda<C> {
                 result = Err(e);
             }
         }
-        self.stuck.store(result.is_err(), Relaxed);
         result
     }
 
@@ -145,9 +135,6 @@ impl<C: Calls> Firmware for Ioda<C> {
     }
 
     fn connect(&self, dev: &Device, windows: &Windows) -> Result {
-        if self.stuck.load(Relaxed) {
-            self.close(dev)?;
-        }
         for window in windows.iter() {
             let table = window.table();
             let root = Root {

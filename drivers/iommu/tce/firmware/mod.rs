@@ -63,8 +63,7 @@ pub(crate) trait Firmware: Send + Sync {
     /// Stops all translation. May sleep, but does not allocate.
     ///
     /// Where firmware holds a copy, the caller has withdrawn it. On error the PE may still
-    /// translate through the tables, which have to stay; it is not connected again before that is
-    /// over.
+    /// translate through the tables, which have to stay; it is not connected before that is over.
     fn disconnect(&self, dev: &Device) -> Result;
 
     /// Makes new TCEs of `window` visible to the PE. Atomic context.

@@ -227,4 +227,52 @@ mod tests {
             Ok(())
         })
     }
+
+    // A PE that goes while its window is open is not asked for anything any more, and the tables that
+    // may be walked stay. Another PE uses them all the while.
+    #[test]
+    fn gone_with_its_window_open() -> Result {
+        on_all(|rig| {
+            if rig.model.kind == Kind::Papr {
+                return Ok(());
+            }
+            let (_pe, space) = rig.attached()?;
+            let other = Rig::named(rig.model, c"tce_kunit_b")?;
+            let pe = other.pe()?;
+            other.attach(&pe, &Target::Paging(&space))?;
+            let at = range(granule(&space), granule(&space));
+            map(&space, at, PHYS, WRITE)?;
+            other.fake.fail_from(0);
+            assert!(other.leave(&pe));
+            drop(pe);
+            let before = other.fake.kills();
+            unmap(&space, at);
+            map(&space, at, PHYS, WRITE)?;
+            assert_eq!(other.fake.kills(), before);
+            assert_eq!(rig.reaches(at.first.get(), true), Some(PHYS));
+            rig.attach(&_pe, &Target::Blocked)?;
+            drop(space);
+            other.reaches(at.first.get(), true);
+            Ok(())
+        })
+    }
+
+    // One window is open and the other refused: neither stays open, and if the first cannot be closed
+    // again, that is made good before the next attach.
+    #[test]
+    fn half_an_attach() -> Result {
+        let rig = Rig::new(Model::PHB4)?;
+        let (pe, first) = rig.attached()?;
+        let at = range(granule(&first), granule(&first));
+        let second = Space::new(pe.layout())?;
+        map(&second, at, PHYS, WRITE)?;
+        // Two windows are closed and one is opened; from then on firmware refuses all.
+        rig.fake.fail_from(3);
+        assert!(rig.attach(&pe, &Target::Paging(&second)).is_err());
+        assert!(rig.fake.has_failed());
+        rig.fake.fail_never();
+        rig.attach(&pe, &Target::Paging(&first))?;
+        assert!(!rig.reaches_any());
+        Ok(())
+    }
 }
