@@ -9,7 +9,7 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit coverage mutants check check-all overlay series series-check shell kernel module toolchain clean
+.PHONY: help run kunit coverage mutants bench bench-doc bench-update profile check check-all overlay series series-check shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
@@ -20,6 +20,10 @@ help:
 	@echo '                          ARCH=x86_64 or ARCH=powerpcle for one of them'
 	@echo 'make mutants              break the code on purpose, one line at a time: does a KUnit test notice?'
 	@echo 'make coverage             which lines of the driver the KUnit suites run; after make kunit ARCH=x86_64'
+	@echo 'make bench                what mapping costs, beside the driver in arch/powerpc, and whether goals are met'
+	@echo 'make bench-doc            write the table and charts of Documentation/driver-api/tce-iommu-performance'
+	@echo 'make bench-update         write the counts that make check compares with, after a change that is meant'
+	@echo 'make profile CASE=...     instructions of one measurement by function; without CASE, which there are'
 	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11);'
 	@echo '                          APPEND="..." for more arguments of its kernel'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
@@ -49,6 +53,10 @@ coverage:
 	@$(enter) coverage
 mutants:
 	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
+bench bench-doc bench-update:
+	@$(enter) $@
+profile:
+	@$(enter) profile '$(CASE)'
 shell:
 	@$(enter) shell '$(MACHINE)' '$(FLAVOUR)' --append='$(APPEND)'
 kernel:

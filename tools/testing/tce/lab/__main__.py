@@ -8,6 +8,7 @@ import signal
 import sys
 
 from . import config, coverage, kernel, kunit, mails, mutants, own, source, suite
+from .bench import command as bench
 from .env import Env, default_jobs
 from .say import Fail
 
@@ -66,6 +67,22 @@ def _given(args):
 
 def _check(env, args):
     return suite.check(env, args.all, args.only, _given(args))
+
+
+def _bench(env, args):
+    return bench.run_bench(env, _given(args))
+
+
+def _bench_update(env, args):
+    return bench.run_update(env, _given(args))
+
+
+def _bench_doc(env, args):
+    return bench.run_doc(env, _given(args))
+
+
+def _profile(env, args):
+    return bench.run_profile(env, _given(args), args.case)
 
 
 def _run(env, args):
@@ -128,6 +145,19 @@ def _parser():
     sub.add_argument("--all", action="store_true")
     sub.add_argument("--only", default="", help="only tests whose name has this word")
     sub.set_defaults(run=_check)
+
+    sub = commands.add_parser("bench", help="what mapping costs, beside the driver in arch/powerpc")
+    sub.set_defaults(run=_bench)
+
+    sub = commands.add_parser("bench-update", help="write the counts that check compares with")
+    sub.set_defaults(run=_bench_update)
+
+    sub = commands.add_parser("bench-doc", help="write the table and the charts of the documentation")
+    sub.set_defaults(run=_bench_doc)
+
+    sub = commands.add_parser("profile", help="instructions of one measurement, by function")
+    sub.add_argument("case", help="for example 'modern/pseries/DMA/single 65536'")
+    sub.set_defaults(run=_profile)
 
     sub = commands.add_parser("run", help="the tour, as a table")
     sub.set_defaults(run=_run)

@@ -11,6 +11,7 @@ import shutil
 import zlib
 
 from . import initramfs, kvmhost, machine, modules, pasiddev, selftests, vtd
+from .bench import build
 from .guest import Guest, GuestError
 from .say import Fail
 
@@ -52,6 +53,7 @@ class Scenario:
     pasid_bits: tuple = ()      # a device with PASIDs for each
     modules: bool = False       # the guest has the kernel modules that only tests need
     coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
+    measured: int = 0           # so many CPUs, whose work is counted
 
     @property
     def label(self):
@@ -61,8 +63,8 @@ class Scenario:
 class Bench:
     """What a step works with: the guest and the files behind its devices."""
 
-    def __init__(self, scenario, guest, directory):
-        self.scenario, self.guest, self.directory = scenario, guest, directory
+    def __init__(self, scenario, guest, directory, objects):
+        self.scenario, self.guest, self.directory, self.objects = scenario, guest, directory, objects
         self.memory = {}    # what one step leaves for a later one
 
     @property
@@ -148,6 +150,9 @@ def command(env, scenario, objects):
         more += kvmhost.arguments(env)
         files |= kvmhost.nested(env, objects, directory)
     files |= modules.build(env, objects) if scenario.modules else {}
+    if scenario.measured:
+        more += build.arguments(env, scenario.measured)
+        files |= build.module(env, objects)
     initrd = initramfs.make(env, objects, directory / "initramfs.cpio", files, kind.arch)
     line = [*kind.command(scenario.devices, scenario.together, image, directory / "tftp", scenario.host_bridge),
             *more, "-display", "none", "-no-reboot", "-kernel", str(objects / "vmlinux"), "-initrd", str(initrd)]
@@ -187,7 +192,7 @@ def run(env, scenario, objects, report):
             # Built in, but off without these. A scenario may say otherwise.
             append = f"debug_pagealloc=on iommu.debug_pagealloc=1 {append}"
         with pasiddev.serve(directory, scenario.pasid_bits), Guest(directory, kind, arguments, append) as guest:
-            bench = Bench(scenario, guest, directory)
+            bench = Bench(scenario, guest, directory, objects)
             while left:
                 step = left.pop(0)
                 try:

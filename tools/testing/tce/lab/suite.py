@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
 from .ktap import Ktap, Table
 from .say import Fail, Progress
-from .tests import dma_api, iommufd, kunit, kvm, legacy, life, masks, sva, takeover, tour, vfio
+from .tests import bench, dma_api, iommufd, kunit, kvm, legacy, life, masks, sva, takeover, tour, vfio
 
 BOOTS_AT_ONCE = 2
 
@@ -14,7 +14,7 @@ BOOTS_AT_ONCE = 2
 def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
     chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *dma_api.SCENARIOS, *life.SCENARIOS, *takeover.SCENARIOS,
-              *masks.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
+              *masks.SCENARIOS, *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
               *iommufd.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
@@ -26,16 +26,19 @@ def run_scenarios(env, chosen, report, objects):
             done.result()
 
 
-def _build(env, chosen, given, more=()):
-    """{flavour: objects} of everything that the scenarios boot."""
+def build(env, flavours, given):
+    """{flavour: objects} of kernels, brought up to date."""
     objects = dict(given)
-    flavours = {one.flavour for one in chosen} | set(more)
     # Always: a patch that does not apply or a file that clashes must show.
     tree = source.prepare(env)
     # modern first: the others start from a copy of what they share with it.
-    for flavour in sorted(flavours - set(given), key=lambda name: (name.count("-"), "modern" not in name, name)):
+    for flavour in sorted(set(flavours) - set(given), key=lambda name: (name.count("-"), "modern" not in name, name)):
         objects[flavour] = kernel.build(env, tree, flavour)
     return objects
+
+
+def _build(env, chosen, given, more=()):
+    return build(env, {one.flavour for one in chosen} | set(more), given)
 
 
 def check(env, everything, only, given):

@@ -31,7 +31,7 @@ struct space {
 	int type;		/* of the container */
 	uint32_t ioas;
 	int nr_groups;
-	struct { int fd, number; } groups[4];
+	struct { int fd, number; } groups[8];
 };
 
 struct device {

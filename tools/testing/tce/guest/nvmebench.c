@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * nvmebench DISK random|sequential BYTES DEPTH COUNT: reads with O_DIRECT and
+ * asynchronous I/O, DEPTH at a time, between the marks of bench/marks.h.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <linux/aio_abi.h>
+
+#include "../bench/marks.h"
+
+#define MAX_DEPTH	64
+#define ALIGN		0x10000
+
+static int disk;
+static bool is_random;
+static size_t length;
+static off_t size, place;
+static aio_context_t context;
+static struct iocb requests[MAX_DEPTH];
+
+/* Not random, but not in order either, and the same each time. */
+static off_t next(void)
+{
+	static uint64_t state = 1;
+
+	state = state * 6364136223846793005ull + 1442695040888963407ull;
+	if (is_random)
+		place = (state >> 33) % (size / length) * length;
+	else
+		place = (place + length) % size;
+	return place;
+}
+
+static void submit(struct iocb *request)
+{
+	request->aio_offset = next();
+	if (syscall(SYS_io_submit, context, 1, &request) != 1)
+		err(1, "io_submit");
+}
+
+static void work(unsigned int depth, unsigned long count)
+{
+	struct io_event events[MAX_DEPTH];
+	unsigned long submitted = 0, done = 0;
+
+	while (submitted < depth)
+		submit(&requests[submitted++]);
+	while (done < count) {
+		long got = syscall(SYS_io_getevents, context, 1, MAX_DEPTH, events, NULL);
+
+		if (got < 1)
+			err(1, "io_getevents");
+		for (long i = 0; i < got; i++) {
+			if (events[i].res != (long long)length)
+				errx(1, "read %lld bytes", (long long)events[i].res);
+			if (submitted++ < count)
+				submit((struct iocb *)(uintptr_t)events[i].obj);
+		}
+		done += got;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	unsigned int depth;
+	char *memory;
+
+	if (argc != 6)
+		errx(2, "usage: nvmebench DISK random|sequential BYTES DEPTH COUNT");
+	disk = open(argv[1], O_RDONLY | O_DIRECT);
+	if (disk < 0)
+		err(1, "%s", argv[1]);
+	size = lseek(disk, 0, SEEK_END);
+	is_random = !strcmp(argv[2], "random");
+	length = strtoul(argv[3], NULL, 0);
+	depth = strtoul(argv[4], NULL, 0);
+	if (depth > MAX_DEPTH || !length || (off_t)length > size)
+		errx(2, "too much");
+	memory = aligned_alloc(ALIGN, (depth * length + ALIGN - 1) & -ALIGN);
+	if (!memory)
+		err(1, "aligned_alloc");
+	memset(memory, 1, depth * length);
+	if (syscall(SYS_io_setup, MAX_DEPTH, &context))
+		err(1, "io_setup");
+	for (unsigned int i = 0; i < depth; i++)
+		requests[i] = (struct iocb){
+			.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = disk, .aio_nbytes = length,
+			.aio_buf = (uintptr_t)(memory + i * length),
+		};
+	work(depth, 4 * depth);		/* so that caches are filled */
+	mark(MARK_FIRST);
+	work(depth, strtoul(argv[5], NULL, 0));
+	mark(MARK_STOP);
+	mark(MARK_WRITE);
+	return 0;
+}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How cost grows with work: the charts of the documentation."""
+
+from . import rows, svg
+from .cases import HIGH, INTERFACES, LOW, PAGE, Boot, Case, Mode, maps
+
+_PAGES = {1: 50, 16: 50, 256: 10, 4096: 4, 65536: 1}     # how often
+_MAX_LEGACY = 4096      # what its window of 1 GiB has room for, and the next number has not
+_PES = {"pseries": (1, 2, 8), "powernv10": (1, 2, 5)}
+_PER_PE = 1024 * PAGE
+_NOBYPASS = {"legacy": "iommu=nobypass"}
+_THREADS = (1, 2, 4, 8)
+_EACH = 500
+
+
+def _sg(most=65536):
+    return tuple(maps(f"sg {pages}", count) for pages, count in _PAGES.items() if pages <= most)
+
+
+def _vfio(driver):
+    return tuple(Case(f"{api} {pages}", f"vfiobench {api} map {pages * PAGE} {HIGH + LOW:#x} {{nvme}}", pages)
+                 for api in INTERFACES[driver] for pages in _PAGES)
+
+
+def _pes(driver, machine):
+    return tuple(Case(f"{api} {number}", f"vfiobench {api} map {_PER_PE} {HIGH + LOW:#x} $(pci 1b36:0005 | head -n {number})",
+                      _PER_PE // PAGE) for api in INTERFACES[driver] for number in _PES[machine])
+
+
+def _threads(driver, mask):
+    cases_ = tuple(Case(f"threads {number}", maps(f"threads {number}", _EACH).command, number * _EACH) for number in _THREADS)
+    return Mode("threads", driver, cases_, type="DMA" if driver == "modern" else "", mask=mask)
+
+
+def _boots():
+    sg = {"legacy": Mode("sg", "legacy", _sg(_MAX_LEGACY), mask=32), "modern": Mode("sg", "modern", _sg(), type="DMA")}
+    yield Boot("noddw", "pseries", (sg["legacy"],), ",ddw=off")
+    for machine, append in ("pseries", {}), ("powernv10", _NOBYPASS):
+        vfio = [Mode("vfio", driver, _vfio(driver), type="DMA" if driver == "modern" else "", to="vfio-pci") for driver in sg]
+        own = [sg["modern"], *([sg["legacy"]] if append else [])]
+        yield Boot(machine, machine, (*vfio, *own), append=append)
+        yield Boot(f"{machine}-pes", machine, tuple(Mode("pes", driver, _pes(driver, machine), to="every testdev")
+                                                    for driver in sg), devices=("testdev",) * _PES[machine][-1])
+    for name, machine, drivers, more in (("noddw", "pseries", ("legacy",), {"host_bridge": ",ddw=off"}),
+                                         ("pseries", "pseries", ("modern",), {}),
+                                         ("powernv10", "powernv10", ("legacy", "modern"), {"append": _NOBYPASS})):
+        modes = tuple(_threads(driver, 32 if driver == "legacy" else 64) for driver in drivers)
+        yield Boot(f"{name}-threads", machine, modes, cpus=_THREADS[-1], **more)
+
+
+BOOTS = tuple(_boots())
+_WHERE = {"noddw": "pseries"}
+
+
+def _series(results, name, prefix, what):
+    """{series: {x: figure}} of the measurements of one mode."""
+    found = {}
+    for key, measure in results.items():
+        driver, boot, mode, case = key.split("/")
+        kind, number = case.split()
+        place = boot.split("-")[0]
+        if mode != name or not place.startswith(prefix):
+            continue
+        value = rows.figure(what, measure) / (int(number) if name == "sg" else 1)
+        label = f"{driver}, {kind}" if prefix else f"{driver}, {_WHERE.get(place, place)}"
+        if value:
+            found.setdefault(label, {})[int(number)] = value
+    return dict(sorted(found.items()))
+
+
+def charts(results):
+    """(name, SVG) of each chart for which there are measurements."""
+    pages, pes, cost = "pages of 64 KiB in one call", "PEs in the container or IOAS", "instructions per page"
+    found = {"sg": ("dma_map_sg() and dma_unmap_sg()", pages, cost, _series(results, "sg", "", "all"))}
+    for machine in _PES:
+        found[f"vfio-{machine}"] = (f"VFIO on {machine}: map and unmap", pages, cost,
+                                    _series(results, "vfio", machine, "all"))
+        found[f"pes-{machine}"] = (f"VFIO on {machine}: 1024 pages", pes, cost, _series(results, "pes", machine, "all"))
+        found[f"pes-calls-{machine}"] = (f"VFIO on {machine}: 1024 pages", pes, "hypercalls or kills per page",
+                                         _series(results, "pes", machine, "calls"))
+    for what, text in ("locks", "spinlocks taken"), ("waits", "spinlocks waited for"):
+        found[what] = ("64 KiB mapped and unmapped by threads on CPUs of their own", "threads",
+                       f"{text} per map and unmap", _series(results, "threads", "", what))
+    return [(name, svg.chart(*chart)) for name, chart in found.items() if chart[-1]]
