@@ -153,7 +153,8 @@ impl Layout {
 
     /// Where the addresses begin that the DMA API gives to every device that reaches them.
     ///
-    /// Those below are few, and left to devices that have no others. [`None`] if there are not both.
+    /// Those below are few, and left to devices that have no others. [`None`] if there are not
+    /// both.
     pub(crate) fn high_start(&self) -> Option<Ioba> {
         if self.low.base >= FOUR_GIB {
             None

@@ -143,8 +143,8 @@ impl<C: Calls> Firmware for Ioda<C> {
                 level_tces: Tces::new(TceList::LEN as u64),
             };
             // SAFETY: `table` keeps its inner nodes valid until it drops, and its owner closes the
-            // window before that. What a TCE lets a device reach is the business of `map`. The PE is
-            // claimed, so nobody else uses its windows.
+            // window before that. What a TCE lets a device reach is the business of `map`. The PE
+            // is claimed, so nobody else uses its windows.
             let opened = unsafe {
                 self.calls.open_window(
                     dev,
