@@ -81,7 +81,10 @@ impl Members {
     }
 
     fn update(&mut self, dev: &Device, f: impl Fn(&mut Member)) {
-        self.0.iter_mut().filter(|member| member.is(dev)).for_each(f);
+        self.0
+            .iter_mut()
+            .filter(|member| member.is(dev))
+            .for_each(f);
     }
 
     pub(crate) fn set_blocked(&mut self, dev: &Device, blocked: bool) {

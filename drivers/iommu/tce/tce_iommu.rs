@@ -77,8 +77,11 @@ impl kernel::Module for TceIommu {
         let max_page = PageShift::new(module_parameters::max_page_shift.value()).ok_or(EINVAL)?;
         let pes = endpoint::PeList::new(max_page)?;
         // No device is taken before everything is there, so there is nothing to undo if it fails.
-        let registration = iommu::Unregistered::new(Ok(pes.clone()), 0)?
-            .register(&driver::OPS, None, fmt!("tce"))?;
+        let registration = iommu::Unregistered::new(Ok(pes.clone()), 0)?.register(
+            &driver::OPS,
+            None,
+            fmt!("tce"),
+        )?;
         let watch = pci::DriverWatch::new(adopt::Adopter::new(pes)?);
         let watch = KBox::pin_init(watch, GFP_KERNEL)?;
         adopt::Adopter::start(&watch);

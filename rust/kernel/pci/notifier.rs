@@ -131,7 +131,9 @@ impl<T: DriverEvents> DriverWatch<T> {
         // CAST: Narrowing; there are less than ten of them.
         match action as bindings::bus_notifier_event {
             bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => this.target.binding(dev),
-            bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => this.target.unbound(this, dev),
+            bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => {
+                this.target.unbound(this, dev)
+            }
             bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => this.kick(),
             _ => (),
         }

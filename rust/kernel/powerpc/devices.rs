@@ -63,7 +63,9 @@ impl TableGroup {
         let tg = self.as_raw().as_ptr();
         let (ops, table) = match owner {
             // SAFETY: The group is valid by the type invariant.
-            DmaOwner::Platform => (&raw const bindings::dma_iommu_ops, unsafe { (*tg).tables[0] }),
+            DmaOwner::Platform => (&raw const bindings::dma_iommu_ops, unsafe {
+                (*tg).tables[0]
+            }),
             DmaOwner::Iommu => (ptr::null(), ptr::null_mut()),
             DmaOwner::Nobody => (&raw const bindings::dma_dummy_ops, ptr::null_mut()),
         };
@@ -85,9 +87,7 @@ impl TableGroup {
     #[inline(never)]
     pub fn add_device(&self, dev: &Device) -> Result {
         // SAFETY: The group is valid by the type invariant.
-        to_result(unsafe {
-            bindings::iommu_add_device(self.as_raw().as_ptr(), dev.as_raw())
-        })
+        to_result(unsafe { bindings::iommu_add_device(self.as_raw().as_ptr(), dev.as_raw()) })
     }
 }
 
@@ -118,9 +118,7 @@ fn is_set_up(dev: &Device) -> bool {
 /// Returns the PCI device after `from`, or the first one.
 #[inline(never)]
 fn next_pci_device(from: Option<ARef<pci::Device>>) -> Option<ARef<pci::Device>> {
-    let from = from.map_or(ptr::null_mut(), |pdev| {
-        ARef::into_raw(pdev).as_ptr().cast()
-    });
+    let from = from.map_or(ptr::null_mut(), |pdev| ARef::into_raw(pdev).as_ptr().cast());
 
     // CAST: The id is all ones, for any width.
     let any = bindings::PCI_ANY_ID as c_uint;

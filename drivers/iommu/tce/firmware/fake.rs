@@ -662,7 +662,11 @@ impl Calls for Fake {
             .any(Opened::has_tces);
         state.sins += usize::from(left);
         let disturbed = |known: &Known| known.in_use && known.owner == DmaOwner::Platform;
-        state.sins += state.devices.iter().filter(|known| disturbed(known)).count();
+        state.sins += state
+            .devices
+            .iter()
+            .filter(|known| disturbed(known))
+            .count();
         state.cache.clear();
         state.ways.clear();
         state.platform = on;
@@ -795,7 +799,13 @@ impl Known {
 
 impl Devices for Fake {
     fn for_each_device(&self, f: &mut dyn FnMut(&Device)) {
-        let get = |n| self.state.lock().devices.get(n).map(|known| known.dev.clone());
+        let get = |n| {
+            self.state
+                .lock()
+                .devices
+                .get(n)
+                .map(|known: &Known| known.dev.clone())
+        };
         (0..).map_while(get).for_each(|dev| f(&dev));
     }
 

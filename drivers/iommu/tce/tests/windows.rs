@@ -34,12 +34,12 @@ fn life(rig: &Rig) -> Result {
     let pe = rig.pe()?;
     let space = Space::new(pe.layout())?;
     let result = (|| {
-        pe.attach(rig.dev(), &Target::Paging(&space), false)?;
+        rig.attach(&pe, &Target::Paging(&space))?;
         let at = pe.layout().aperture().first.get() + granule(&space);
         map(&space, range(at, granule(&space)), PHYS, WRITE)?;
         ensure(rig.reaches(at, true) == Some(PHYS), "a device reaches it")
     })();
-    pe.leave(rig.dev(), false);
+    rig.leave(&pe);
     result
 }
 
@@ -58,7 +58,7 @@ mod tests {
         assert!(layout.high_start().is_none());
         // The default window is gone, and comes back.
         assert!(!rig.fake.is_as_before());
-        assert!(pe.leave(rig.dev(), false));
+        assert!(rig.leave(&pe));
         assert!(rig.fake.is_as_before());
         life(&rig)?;
         assert!(rig.fake.is_as_before());
@@ -88,7 +88,7 @@ mod tests {
             assert_eq!(layout.windows().count(), 1);
             assert_eq!(layout.aperture().first.get(), 0);
             assert_eq!(layout.granule(), PageShift::SHIFT_4K);
-            assert!(pe.leave(rig.dev(), false));
+            assert!(rig.leave(&pe));
             assert!(rig.fake.is_as_before());
             life(&rig)?;
             rig.check()?;
@@ -102,7 +102,7 @@ mod tests {
         for n in 0.. {
             let rig = Rig::new(ONE_WINDOW)?;
             rig.fake.fail_at(n);
-            let result = rig.pe().map(|pe| pe.leave(rig.dev(), false));
+            let result = rig.pe().map(|pe| rig.leave(&pe));
             let failed = rig.fake.has_failed();
             rig.fake.fail_never();
             match result {
@@ -132,7 +132,7 @@ mod tests {
                 match claimed {
                     Ok(pe) => {
                         assert!(!failed);
-                        pe.leave(rig.dev(), false);
+                        rig.leave(&pe);
                     }
                     Err(_) => assert!(failed && rig.fake.is_as_before()),
                 }
