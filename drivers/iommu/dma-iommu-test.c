@@ -25,7 +25,7 @@
 
 struct mock_domain {
 	struct iommu_domain domain;
-	phys_addr_t phys[PAGES];
+	phys_addr_t phys[4 * PAGES];	/* for the smallest pages */
 };
 
 /* The tests run one after the other. */
@@ -44,7 +44,7 @@ static struct mock_domain *to_mock(struct iommu_domain *domain)
 
 static phys_addr_t *mock_entry(struct iommu_domain *domain, dma_addr_t iova)
 {
-	return &to_mock(domain)->phys[(iova - APERTURE_START) >> PAGE_SHIFT];
+	return &to_mock(domain)->phys[(iova - APERTURE_START) >> (PAGE_SHIFT - 2)];
 }
 
 static int mock_attach_dev(struct iommu_domain *domain, struct device *dev,
@@ -81,7 +81,7 @@ static size_t mock_unmap_pages(struct iommu_domain *domain, unsigned long iova,
 static phys_addr_t mock_iova_to_phys(struct iommu_domain *domain,
 				     dma_addr_t iova)
 {
-	phys_addr_t phys = *mock_entry(domain, iova);
+	phys_addr_t phys = *mock_entry(domain, iova & PAGE_MASK);
 
 	mock.lookups++;
 	return phys ? phys + offset_in_page(iova) : 0;

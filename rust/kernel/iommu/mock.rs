@@ -534,6 +534,9 @@ pub(super) struct Bed {
     pub(super) log: Arc<Log>,
 }
 
+/// How many there have been.
+static BEDS: Atomic<i32> = Atomic::new(0);
+
 impl Bed {
     /// `devices` has numbers of devices and their PASID bits.
     pub(super) fn with(
@@ -551,9 +554,11 @@ impl Bed {
         let node = Node::new()?;
         // SAFETY: Nobody else sees the instance yet, and the node outlives it.
         unsafe { (*iommu.as_raw()).fwnode = node.0 };
+        // One that cannot be unregistered keeps its name.
+        let number = BEDS.fetch_add(1, Relaxed);
         let mut bed = Self {
             devices: KVec::new(),
-            iommu: Some(iommu.register(ops, None, fmt!("rust-iommu-mock"))?),
+            iommu: Some(iommu.register(ops, None, fmt!("rust-iommu-mock{number}"))?),
             driver: Some(EndptDriver::new()?),
             node,
             log,

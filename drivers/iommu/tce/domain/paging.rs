@@ -49,18 +49,18 @@ use kernel::{
 /// See the module documentation.
 pub(crate) struct Paging {
     space: Arc<Space>,
-    /// The end of RAM with all that can be added. MMIO lies above it on every POWER machine.
-    max_ram: PhysAddr,
+    /// Where what a TCE may lead to ends.
+    memory_end: PhysAddr,
 }
 
 impl Paging {
-    /// The first TCE of a request, if it leads to RAM.
+    /// The first TCE of a request, if it leads to memory.
     #[inline(always)]
     fn tce(&self, req: &MapRequest) -> Option<Tce> {
         let prot = req.prot();
         // A TCE that leads to MMIO fences the PHB.
-        let is_ram = req.paddr_last() < self.max_ram && !prot.contains(ProtFlag::Mmio);
-        is_ram.then(|| {
+        let is_memory = req.paddr_last() < self.memory_end && !prot.contains(ProtFlag::Mmio);
+        is_memory.then(|| {
             Tce::from_parts(
                 req.paddr(),
                 prot.contains(ProtFlag::Read),
@@ -126,8 +126,14 @@ unsafe impl iommu::PagingOps for Paging {
             aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
             low,
         };
+        // A hypervisor knows by itself what a TCE may lead to. Without one it is RAM, with all that
+        // can be added: MMIO lies above it on every POWER machine.
+        let memory_end = match layout.holds_copy() {
+            true => PhysAddr::MAX,
+            false => max_ram,
+        };
         let space = Space::new(layout)?;
-        Ok((geometry, Ok(Self { space, max_ram })))
+        Ok((geometry, Ok(Self { space, memory_end })))
     }
 
     fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, domain::Tce>) -> Result {
