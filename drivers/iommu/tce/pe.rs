@@ -334,8 +334,12 @@ impl<C: Calls + Devices> Pe<C> {
             return Ok(());
         }
         let port = self.own(state, dev)?;
-        self.close(state, dev)?;
+        // What could not be closed goes with the rest, so that is no reason to stop.
+        self.close(state, dev).ok();
         port.release(dev)?;
+        if let Current::Stuck(port, space) = &state.current {
+            space.forget(port);
+        }
         state.current = Current::Platform;
         // SAFETY: Nobody has been able to use the platform's DMA code, and the devices that the
         // driver has are not in use.

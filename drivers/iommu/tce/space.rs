@@ -355,10 +355,15 @@ impl Space {
         Ok(())
     }
 
+    /// Forgets a PE that has lost its windows. Sleeps.
+    pub(crate) fn forget(&self, port: &Arc<dyn Firmware>) {
+        self.bonds.remove(port);
+    }
+
     /// Forgets a PE that goes while its windows are open: it is not asked for anything any more, and
     /// the tables that a PHB may walk are kept for ever. Sleeps.
     pub(crate) fn give_up(self: Arc<Self>, port: &Arc<dyn Firmware>) {
-        self.bonds.remove(port);
+        self.forget(port);
         core::mem::forget(self);
     }
 

@@ -205,7 +205,10 @@ impl Rig {
     /// Takes the PE over.
     fn pe(&self) -> Result<Arc<Pe<Fake>>> {
         let pe = self.start(Start::Owned)?;
-        self.join(&pe)?;
+        // As the list of PEs does.
+        self.join(&pe).inspect_err(|_| {
+            self.leave(&pe);
+        })?;
         Ok(pe)
     }
 
