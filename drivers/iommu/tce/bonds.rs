@@ -166,7 +166,8 @@ impl Bonds {
             bond
         };
         rcu::synchronize_rcu();
-        // SAFETY: The list owned the bond; it left the list a grace period ago, so no reader has it.
+        // SAFETY: The list owned the bond; it left the list a grace period ago, so no reader has
+        // it.
         drop(unsafe { KBox::from_raw(bond) });
     }
 }

@@ -140,8 +140,8 @@ impl PeList {
     /// Adds `dev`, which the IOMMU core offers, to its PE. May sleep.
     ///
     /// A PE that the driver does not have is taken over if `dev` is its only device: then the arch
-    /// code has just set it up, and no driver can bind before the core is done with it. Otherwise it
-    /// fails with [`EBUSY`].
+    /// code has just set it up, and no driver can bind before the core is done with it. Otherwise
+    /// it fails with [`EBUSY`].
     pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: TableGroup) -> Result<Endpoint> {
         if !self.open.load(Acquire) {
             return Err(ENODEV);

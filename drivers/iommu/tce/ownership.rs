@@ -44,8 +44,8 @@ struct Member {
     dev: ARef<Device>,
     /// Attached to the blocked domain.
     blocked: bool,
-    /// A driver that uses the DMA API is bound. It is set before the driver probes and cleared after
-    /// its resources have gone.
+    /// A driver that uses the DMA API is bound. It is set before the driver probes and cleared
+    /// after its resources have gone.
     in_use: bool,
 }
 

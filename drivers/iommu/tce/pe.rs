@@ -10,8 +10,8 @@
 //! * The blocked domain takes effect when the last device is. The core blocks a single device of a
 //!   PE around a reset, and its siblings keep working.
 //! * The core also blocks a device around a reset whose driver stays bound. If its DMA is mapped by
-//!   the platform, there are mappings that the driver of the IOMMU does not know and could not bring
-//!   back, so the PE stays with the platform until the last such driver has gone.
+//!   the platform, there are mappings that the driver of the IOMMU does not know and could not
+//!   bring back, so the PE stays with the platform until the last such driver has gone.
 
 use crate::{
     bonds::Bond,
@@ -58,8 +58,8 @@ enum Current {
     Blocked(Arc<dyn Firmware>),
     /// They translate through the tables of a domain.
     Paging(Arc<dyn Firmware>, Arc<Space>),
-    /// They should not translate, but firmware did not close them: they may still be walked from the
-    /// tables of a domain.
+    /// They should not translate, but firmware did not close them: they may still be walked from
+    /// the tables of a domain.
     Stuck(Arc<dyn Firmware>, Arc<Space>),
 }
 
@@ -261,8 +261,8 @@ impl<C: Calls + Devices> Pe<C> {
     /// Attaches the device `dev` to `target`. May sleep.
     ///
     /// On error the PE is as it was. Fails with [`EINVAL`] if the domain was made for other
-    /// windows, with [`EBUSY`] if a driver uses the platform's DMA code for any device of the PE, or
-    /// would have to, and with what firmware answers.
+    /// windows, with [`EBUSY`] if a driver uses the platform's DMA code for any device of the PE,
+    /// or would have to, and with what firmware answers.
     ///
     /// # Safety
     ///

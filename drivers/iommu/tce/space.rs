@@ -10,9 +10,9 @@
 //! the tables hold, or lets the PHB walk them.
 //!
 //! So a TCE that is written while a PE attaches is published by at least one of the two sides, and
-//! no barrier is needed: a reader that does not see the PE on the list began before the grace period
-//! ended, and all that it did until then, the write to the table too, is visible to the attach when
-//! the grace period is over.
+//! no barrier is needed: a reader that does not see the PE on the list began before the grace
+//! period ended, and all that it did until then, the write to the table too, is visible to the
+//! attach when the grace period is over.
 //!
 //! Where firmware holds a copy, publishing what the tables held a moment ago could bring back a TCE
 //! that an unmap has just withdrawn. So while a PE attaches, every publish and withdraw takes a
@@ -200,7 +200,8 @@ impl Space {
 
     /// Makes every attached PE forget the TCEs of `range`, which are cleared. Any context.
     ///
-    /// No part of `range` is mapped again before this returns. Tables that it leaves empty are freed.
+    /// No part of `range` is mapped again before this returns. Tables that it leaves empty are
+    /// freed.
     #[inline(always)]
     pub(crate) fn withdraw(&self, range: IobaRange) {
         // OVERFLOW: A range is not empty.
@@ -325,8 +326,8 @@ impl Space {
             self.replaying.add(1, Relaxed);
         }
         self.bonds.add(bond);
-        // From here on everybody who publishes or withdraws sees the PE, and takes the lock if there
-        // is something to replay. See the module documentation.
+        // From here on everybody who publishes or withdraws sees the PE, and takes the lock if
+        // there is something to replay. See the module documentation.
         rcu::synchronize_rcu();
         let result = port
             .connect(dev, &self.windows)
@@ -360,8 +361,8 @@ impl Space {
         self.bonds.remove(port);
     }
 
-    /// Forgets a PE that goes while its windows are open: it is not asked for anything any more, and
-    /// the tables that a PHB may walk are kept for ever. Sleeps.
+    /// Forgets a PE that goes while its windows are open: it is not asked for anything any more,
+    /// and the tables that a PHB may walk are kept for ever. Sleeps.
     pub(crate) fn give_up(self: Arc<Self>, port: &Arc<dyn Firmware>) {
         self.forget(port);
         core::mem::forget(self);

@@ -13,17 +13,17 @@
 //! All operations take `&self` and may run at the same time, on any CPU and in any context. Two
 //! operations on the same TCE leave one of the two results.
 //!
-//! Nodes are installed by compare-and-exchange. Those above the leaves stay until the table drops. A
-//! leaf whose whole range was unmapped is taken out ([`Table::retire`]): first its word above loses
-//! the permission bits, so that hardware does not get there any more, and when the PHBs have
-//! forgotten it the leaf is freed. The users of a domain have addresses of their own, so nobody maps
-//! or unmaps in that range meanwhile; those who look at all of a table do so under RCU.
+//! Nodes are installed by compare-and-exchange. Those above the leaves stay until the table drops.
+//! A leaf whose whole range was unmapped is taken out ([`Table::retire`]): first its word above
+//! loses the permission bits, so that hardware does not get there any more, and when the PHBs have
+//! forgotten it the leaf is freed. The users of a domain have addresses of their own, so nobody
+//! maps or unmaps in that range meanwhile; those who look at all of a table do so under RCU.
 //!
 //! # Two paths
 //!
-//! Nearly every request is for a few TCEs of one leaf that is there. `try_set` and `try_clear` serve
-//! it without a call, or do nothing. `set` and `clear` serve the rest, and would serve all; they take
-//! less for each TCE and more for a request.
+//! Nearly every request is for a few TCEs of one leaf that is there. `try_set` and `try_clear`
+//! serve it without a call, or do nothing. `set` and `clear` serve the rest, and would serve all;
+//! they take less for each TCE and more for a request.
 
 use crate::layout::TceRun;
 use kernel::{
@@ -201,7 +201,8 @@ impl Table {
     /// Writes `run`: its TCEs map memory from that of `first` on, with the same permissions.
     ///
     /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], or where that is looked for
-    /// with [`EEXIST`] at a TCE that is present; the second value says how many were written before.
+    /// with [`EEXIST`] at a TCE that is present; the second value says how many were written
+    /// before.
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
         let mut done = 0u64;
         for part in slices(run) {
@@ -223,7 +224,8 @@ impl Table {
         Ok(())
     }
 
-    /// Clears `run`, if it is short and lies in one leaf and all of it is present and permits the same.
+    /// Clears `run`, if it is short and lies in one leaf and all of it is present and permits the
+    /// same.
     ///
     /// Otherwise returns `false` and changes nothing.
     #[inline(always)]

@@ -57,7 +57,7 @@ module! {
     params: {
         max_page_shift: u32 {
             default: 63,
-            description: "Largest TCE page, as a power of two: 12 for what the 32-bit window of a guest needs",
+            description: "Largest TCE page as a power of two; 12 for the 32-bit window of a guest",
         },
     },
 }

@@ -173,8 +173,8 @@ impl Header {
     unsafe fn hide(&self) {
         let _lock = ProbeLock::lock();
         let mut link = REGISTERED.0.get();
-        // SAFETY: The lock guards the list, all its headers are valid, and by the caller this one is
-        // among them.
+        // SAFETY: The lock guards the list, all its headers are valid, and by the caller this one
+        // is among them.
         unsafe {
             while !ptr::eq(*link, self) {
                 link = (**link).next.get();

@@ -213,10 +213,11 @@ pub unsafe trait PagingOps: Sized + Send + Sync + 'static {
     /// [`StaticOps::attach`] has the rules. Map and unmap requests go on meanwhile.
     fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, Self::Driver>) -> Result;
 
-    /// Maps all of `req`, if that takes few instructions; otherwise returns `false` and does nothing.
+    /// Maps all of `req`, if that takes few instructions; otherwise returns `false` and does
+    /// nothing.
     ///
-    /// A request that is declined comes again to [`map`](Self::map). An implementation that calls no
-    /// function that is not inlined spares the usual request the cost of saving registers.
+    /// A request that is declined comes again to [`map`](Self::map). An implementation that calls
+    /// no function that is not inlined spares the usual request the cost of saving registers.
     fn try_map(self: Pin<&Self>, _req: &MapRequest) -> bool {
         build_error!(VTABLE_DEFAULT_ERROR)
     }

@@ -5,7 +5,8 @@
 //! None of them sleeps or takes a lock. The hypervisor drops what the host bridge has cached before
 //! a call returns.
 //!
-//! C header: [`arch/powerpc/include/asm/plpar_wrappers.h`](srctree/arch/powerpc/include/asm/plpar_wrappers.h)
+//! C header:
+//! [`arch/powerpc/include/asm/plpar_wrappers.h`](srctree/arch/powerpc/include/asm/plpar_wrappers.h)
 
 use crate::{
     bindings,

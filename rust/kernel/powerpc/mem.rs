@@ -5,8 +5,9 @@
 //! # Memory model
 //!
 //! A TCE is one aligned 64-bit word that CPUs and the host bridge read and write at the same time.
-//! The accesses here are volatile, so each is a single load or store that the compiler neither tears
-//! nor repeats: what `READ_ONCE()` and `WRITE_ONCE()` are in C. They order nothing by themselves.
+//! The accesses here are volatile, so each is a single load or store that the compiler neither
+//! tears nor repeats: what `READ_ONCE()` and `WRITE_ONCE()` are in C. They order nothing by
+//! themselves.
 //!
 //! * A walk from node to node is ordered by its address dependency, as `rcu_dereference()` is.
 //! * A new node is zeroed before [`TceList::replace`] shows it, which is a full barrier.
@@ -122,8 +123,8 @@ impl TceList {
             .map_or(Tce::NONE, |word| Tce::from_be(read(word)))
     }
 
-    /// Sets a few TCEs: the first is `tce`, each other one maps the memory `step` bytes above that of
-    /// the one before it.
+    /// Sets a few TCEs: the first is `tce`, each other one maps the memory `step` bytes above that
+    /// of the one before it.
     ///
     /// Returns `false`, and changes nothing, if one of them is present.
     #[inline(always)]

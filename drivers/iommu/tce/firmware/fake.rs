@@ -3,11 +3,11 @@
 //! A firmware for tests that is stricter than any emulator.
 //!
 //! It behaves like the machine where that hurts: the PHB caches TCEs, those that are not valid too,
-//! until they are killed, a DMA without a valid TCE freezes the PE, hypercalls take no more than 512
-//! TCEs and may stop half way, windows are limited in number and size, and any call can be made to
-//! fail. Tests do DMA with [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they do
-//! something else in the middle of a call. It also knows the devices of the PE, who maps their DMA,
-//! and whose driver must not be disturbed.
+//! until they are killed, a DMA without a valid TCE freezes the PE, hypercalls take no more than
+//! 512 TCEs and may stop half way, windows are limited in number and size, and any call can be made
+//! to fail. Tests do DMA with [`Fake::dma`] and learn where it went. With a [hook](Fake::hook) they
+//! do something else in the middle of a call. It also knows the devices of the PE, who maps their
+//! DMA, and whose driver must not be disturbed.
 
 use crate::{
     firmware::calls::{
@@ -437,7 +437,8 @@ impl Fake {
                     // SAFETY: The driver frees no leaf that a PHB knows the way to.
                     unsafe { TceList::from_phys(addr) }.get(index)
                 });
-                // Sleeping is not allowed here; a full cache forgets nothing, it just learns no more.
+                // Sleeping is not allowed here; a full cache forgets nothing, it just learns no
+                // more.
                 if let (None, Some(addr)) = (way, addr) {
                     let way = Way {
                         window: number,

@@ -43,8 +43,8 @@ use kernel::{
     sync::Arc, //
 };
 
-/// From this many TCEs on, all of the PE is killed: PHB3 takes one store for each page. A whole leaf
-/// is as many, so that a kill of it reaches what the PHB knows of the levels above.
+/// From this many TCEs on, all of the PE is killed: PHB3 takes one store for each page. A whole
+/// leaf is as many, so that a kill of it reaches what the PHB knows of the levels above.
 const MANY: Tces = Tces::new(512);
 
 /// The windows of a PE on PowerNV.
@@ -178,8 +178,8 @@ impl<C: Calls> Firmware for Ioda<C> {
     }
 
     fn release(&self, dev: &Device) -> Result {
-        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes who
-        // maps DMA.
+        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
+        // who maps DMA.
         unsafe { self.calls.set_platform(dev, true) }
     }
 }

@@ -421,8 +421,8 @@ impl<C: Calls> Firmware for Papr<C> {
             // SAFETY: The PE is claimed.
             unsafe { self.calls.close_window(dev, WindowNumber::High) }?;
         }
-        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes who
-        // maps DMA.
+        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
+        // who maps DMA.
         unsafe { self.calls.set_platform(dev, true) }
     }
 }

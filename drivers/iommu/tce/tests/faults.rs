@@ -228,8 +228,8 @@ mod tests {
         })
     }
 
-    // A PE that goes while its window is open is not asked for anything any more, and the tables that
-    // may be walked stay. Another PE uses them all the while.
+    // A PE that goes while its window is open is not asked for anything any more, and the tables
+    // that may be walked stay. Another PE uses them all the while.
     #[test]
     fn gone_with_its_window_open() -> Result {
         on_all(|rig| {
@@ -257,8 +257,8 @@ mod tests {
         })
     }
 
-    // One window is open and the other refused: neither stays open, and if the first cannot be closed
-    // again, that is made good before the next attach.
+    // One window is open and the other refused: neither stays open, and if the first cannot be
+    // closed again, that is made good before the next attach.
     #[test]
     fn half_an_attach() -> Result {
         let rig = Rig::new(Model::PHB4)?;

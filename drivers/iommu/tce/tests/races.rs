@@ -210,7 +210,8 @@ mod tests {
     }
 
     // Who reads the list of PEs when another one attaches does not see it. The attach looks at the
-    // tables, or lets the PHB look, only when he is done: until then his changes need not be visible.
+    // tables, or lets the PHB look, only when he is done: until then his changes need not be
+    // visible.
     #[test]
     fn attach_waits_for_who_does_not_see_it() -> Result {
         on_all(|rig| {

@@ -167,7 +167,7 @@ def messages(env, _):
     for patch in upstream.series(env.top):
         for text in _SAYS_IN_C.findall(patch.read_text(encoding="utf-8")):
             if text not in before:
-                said[re.sub(r"%(?:llx|lx|ld|lu|pad|\w)", "*", text)] = patch.name
+                said[re.sub(r"%(?:llx|lx|ld|lu|pad|pOF|\w)", "*", text)] = patch.name
     _fail_on("\n".join(f"{name}: {text}" for text, name in said.items() if text not in listed), "not in the guide")
     _fail_on("\n".join(sorted(listed - set(said))), "in the guide, but never said")
     return f"{len(said)} messages"
