@@ -330,7 +330,8 @@ static unsigned int mock_map_all(struct device *dev, size_t size, dma_addr_t *io
 	return count;
 }
 
-static void mock_unmap_all(struct device *dev, size_t size, const dma_addr_t *iova, unsigned int count)
+static void mock_unmap_all(struct device *dev, size_t size, const dma_addr_t *iova,
+			   unsigned int count)
 {
 	while (count--)
 		dma_unmap_page(dev, iova[count], size, DMA_TO_DEVICE);

@@ -73,7 +73,9 @@ impl Members {
     }
 
     pub(crate) fn remove(&mut self, dev: &Device) {
-        self.0.retain(|member| !member.is(dev));
+        if let Some(at) = self.0.iter().position(|member| member.is(dev)) {
+            self.0.remove(at).ok();
+        }
     }
 
     fn contains(&self, dev: &Device) -> bool {

@@ -20,6 +20,7 @@ _EXCEPT = {
     "arch/powerpc/include/asm/bug.h": ("AVOID_BUG", "MACRO_ARG_UNUSED"),     # the macros behind BUG()
     # As the code around it
     "arch/powerpc/[^:]*": ("PARENTHESIS_ALIGNMENT", "PREFER_KERNEL_TYPES"),
+    "drivers/iommu/dma-iommu.c": ("PARENTHESIS_ALIGNMENT",),
     # linux/mmzone.h includes asm/mmzone.h with NUMA only
     "rust/bindings/bindings_helper.h": ("INCLUDE_LINUX",),
     "rust/helpers/powerpc.c": ("INCLUDE_LINUX",),
