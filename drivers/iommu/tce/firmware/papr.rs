@@ -366,7 +366,7 @@ fn wait_for(mut refused: Refused, call: impl Fn() -> Result<(), Refused>) -> Res
     let mut waited = Delta::ZERO;
     while refused.is_busy() && waited < PATIENCE {
         udelay(WAIT);
-        waited = waited + WAIT;
+        waited += WAIT;
         match call() {
             Err(again) => refused = again,
             Ok(()) => return Ok(()),

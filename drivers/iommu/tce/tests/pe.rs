@@ -46,7 +46,9 @@ mod tests {
             assert!(core::ptr::eq(pe.calls(), &*rig.fake));
             assert!(rig.reaches(0x10_0000, false).is_none());
             assert!(rig.reaches(HIGH + 0x10_0000, false).is_none());
+            assert!(!pe.is_empty());
             assert!(rig.leave(&pe));
+            assert!(pe.is_empty());
             assert!(rig.fake.is_as_before());
             Ok(())
         })
@@ -422,13 +424,10 @@ mod tests {
             let start = rig.start(Start::Owned);
             let failed = rig.fake.has_failed();
             rig.fake.fail_never();
-            match start {
-                Ok(pe) => {
-                    // Nobody joins.
-                    // SAFETY: No driver is bound to a device of the PE.
-                    unsafe { pe.abandon(rig.dev()) }
-                }
-                Err(_) => (),
+            if let Ok(pe) = start {
+                // Nobody joins.
+                // SAFETY: No driver is bound to a device of the PE.
+                unsafe { pe.abandon(rig.dev()) }
             }
             ensure(rig.fake.is_as_before(), "given back")?;
             let owners = (rig.owner(), sibling.owner());
