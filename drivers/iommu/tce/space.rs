@@ -200,8 +200,8 @@ impl Space {
 
     /// Makes every attached PE forget the TCEs of `range`, which are cleared. Any context.
     ///
-    /// No part of `range` is mapped again before this returns. Tables that it leaves empty are
-    /// freed.
+    /// No part of `range` is mapped again before this returns. Leaves that somebody is charged for
+    /// are freed with their range.
     #[inline(always)]
     pub(crate) fn withdraw(&self, range: IobaRange) {
         // OVERFLOW: A range is not empty.
