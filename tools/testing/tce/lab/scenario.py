@@ -8,12 +8,13 @@ After each step the kernel log must be clean.
 
 import dataclasses
 import shutil
+import time
 import zlib
 
 from . import initramfs, kvmhost, machine, modules, pasiddev, selftests, vtd
 from .bench import build
 from .guest import Guest, GuestError
-from .say import Fail
+from .say import Fail, elapsed, remark
 
 NVME_BYTES = 64 << 20
 TFTP_BYTES = 1 << 20
@@ -180,6 +181,7 @@ def run(env, scenario, objects, report):
     directory = _directory(env, scenario)
     kind = machine.MACHINES[scenario.machine]
     left = list(scenario.steps)
+    start = time.monotonic()
 
     def tell(step, status, detail):
         title = (step.__doc__ or step.__name__).split("\n")[0].rstrip(".")
@@ -212,3 +214,4 @@ def run(env, scenario, objects, report):
     except (GuestError, Fail, OSError) as problem:
         for step in left:
             tell(step, "not ok", f"not run: {problem}")
+    remark(f"[{elapsed(time.monotonic() - start):>5}] {scenario.label}")

@@ -154,6 +154,29 @@ _SAYS = re.compile(r'(?:dev|pr)_(?:info|notice|warn|err)(?:_once|_ratelimited)?!
 _SAYS_IN_C = re.compile(r'^\+.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
 
 
+# What the legacy driver is built from, of the files that our patches change.
+_LEGACY = ("arch/powerpc/kernel/", "arch/powerpc/platforms/", "drivers/iommu/iommu.c", "drivers/vfio/group.c", "kernel/dma/")
+
+
+def legacy_compiles(env, _):
+    """What our patches change compiles with the legacy driver chosen; check-all boots it."""
+    return _once(env, "legacy", lambda: _legacy_compiles(env))
+
+
+def _legacy_compiles(env):
+    objects = env.build / "kernel/.legacy"
+    make = kernel.make_command(env, objects)
+    # Rust has no part in it, and costs more than all of it.
+    config.configure_values(config.wanted(env, "legacy-64k") | {"CONFIG_RUST": "n"}, "legacy-64k", make, objects)
+    touched = [name for name in upstream.touched_files(upstream.series(env.top)) if name.endswith(".c") and name.startswith(_LEGACY)]
+    log = objects.with_name("legacy.log")
+    with say.Progress("objects of the legacy driver") as progress:
+        good = say.run_logged([*make, *(f"{name.removesuffix('.c')}.o" for name in touched)], log, progress, "  ")
+    text = log.read_text(encoding="utf-8", errors="replace")
+    _fail_on("" if good else say.log_tail(log), "legacy")
+    _fail_on("\n".join(line for line in text.splitlines() if "warning:" in line), "legacy")
+
+
 def messages(env, _):
     """The guide has an entry for each message of the driver and of our patches."""
     guide = (env.top / "Documentation/admin-guide/tce-iommu.rst").read_text(encoding="utf-8").split("\nMessages\n")[1]
@@ -311,7 +334,7 @@ def config_verified(env, _):
 
 FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, git_am, messages,
         rustfmt, checkpatch, htmldocs, no_panic_symbol)
-SLOW = (clippy, rustdoc)
+SLOW = (legacy_compiles, clippy, rustdoc)
 
 
 def run(env, tests, objects, report):
