@@ -9,11 +9,11 @@
 #![cfg_attr(not(CONFIG_RUST_IOMMU_SVA_KUNIT_TEST), allow(dead_code))]
 
 use super::{
-    device::ProbeLock,
     page_request::{
         Request,
         Response, //
     },
+    registry::ProbeLock,
     *, //
 };
 use crate::{

@@ -3,8 +3,9 @@
 //! Shared virtual addressing as an IOMMU driver sees it.
 
 use super::{
-    domain::Blocked,
+    Blocked,
     Driver,
+    DriverTypes,
     EndpointCtx,
     Ops,
     Pasid,
@@ -108,7 +109,7 @@ impl<D: BlockPasid> StaticDomain<D> {
     }
 }
 
-impl<T: Driver> EndpointCtx<'_, T> {
+impl<T: DriverTypes> EndpointCtx<'_, T> {
     /// Lets the core handle page requests with a PASID.
     #[cfg(CONFIG_IOMMU_IOPF)]
     fn admit(&self, pasid: Pasid) -> Result {

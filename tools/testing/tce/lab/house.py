@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Which file of a crate imports which: no circle, and in the driver no arrow to
-a floor above, by the order that tce_iommu.rs gives."""
+a floor above, by the order that tce_iommu.rs gives. No file of the abstractions
+is too long to be read at once."""
 
 import re
 
@@ -8,6 +9,7 @@ from . import upstream
 from .guest import GuestError
 
 DRIVER, ABSTRACTIONS = "drivers/iommu/tce", "rust/kernel/iommu"
+MOST_LINES = 400
 # Tests stand outside, and import what they like.
 _TESTS = re.compile(r"(^|/)(tests/|fake|mock|tce_kunit|tce_testdev|\w*_(test|mock)\.rs)")
 _ITEM = re.compile(r"^\s*pub(?:\([^)]*\))?\s+(?:(?:const|unsafe)\s+)*(?:struct|enum|union|trait|fn|type|static|const)\s+(\w+)", re.M)
@@ -51,10 +53,6 @@ def _paths(text):
         [path.split("::") for path in re.findall(r"\b((?:crate|super)(?:::\w+)+)", rest)]
 
 
-# One room of three files: a Driver names its PagingOps, whose methods get contexts of a Driver.
-_ROOMS = {ABSTRACTIONS: {("device",), ("domain",), ("driver",)}}
-
-
 def imports(top, place):
     """{file: the files it imports}, by module path; a folder and its mod.rs are one room."""
     files = _files(top, place)
@@ -73,7 +71,7 @@ def imports(top, place):
                 words = words[1:]
             target = next((tuple(words[:n]) for n in range(len(words), 0, -1) if tuple(words[:n]) in files), None)
             target = target or (words and home.get(words[0]))
-            together = {module, target} <= _ROOMS.get(place, set()) or (target and target[:-1] == module) or target == module[:-1]
+            together = (target and target[:-1] == module) or target == module[:-1]
             if target and target != module and not together:
                 targets.add(target)
         found[module] = targets
@@ -108,18 +106,24 @@ def floors(graph):
     return [" ".join("/".join(node) for node in sorted(graph) if height[node] == n) for n in range(max(height.values()) + 1)]
 
 
+def _lines(folder, module):
+    return len(folder.joinpath(*module).with_suffix(".rs").read_text(encoding="utf-8").splitlines())
+
+
 def _order(top):
     """The rooms of the driver, ground floor first, as tce_iommu.rs has them."""
     return re.findall(r"^//! \* \[`(\w+)`\]", (top / DRIVER / "tce_iommu.rs").read_text(encoding="utf-8"), re.M)
 
 
 def house(env, _):
-    """No circle of imports, and no arrow to a floor above."""
+    """No circle of imports, no arrow to a floor above, no long file among the abstractions."""
     drawn = []
     for place in (DRIVER, ABSTRACTIONS):
         graph = imports(env.top, place)
         if found := circle(graph):
             raise GuestError(f"{place}: a circle: {' -> '.join('/'.join(node) for node in found)}")
+        if place == ABSTRACTIONS and (long := [name for name in graph if _lines(env.top / place, name) > MOST_LINES]):
+            raise GuestError(f"{place}: more than {MOST_LINES} lines: {', '.join('/'.join(name) for name in long)}")
         drawn.append(f"{place}: {' | '.join(floors(graph))}")
     order = _order(env.top)
     for module, targets in imports(env.top, DRIVER).items():
