@@ -28,10 +28,20 @@ use core::{
 #[pin_data]
 pub(super) struct Claimed<T: DriverTypes> {
     #[pin]
-    pub(super) endpoint: T::Endpoint,
+    endpoint: T::Endpoint,
     /// Where its page requests enter the core, from when the driver wants them.
     #[cfg(CONFIG_IOMMU_IOPF)]
-    pub(super) port: SetOnce<Arc<Port>>,
+    port: SetOnce<Arc<Port>>,
+}
+
+impl<T: DriverTypes> Claimed<T> {
+    pub(super) fn new(endpoint: impl PinInit<T::Endpoint, Error>) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            endpoint <- endpoint,
+            #[cfg(CONFIG_IOMMU_IOPF)]
+            port: SetOnce::new(),
+        })
+    }
 }
 
 /// A device that a driver has claimed, for the time of a callback.

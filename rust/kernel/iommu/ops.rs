@@ -119,14 +119,7 @@ impl<T: Driver> Ops<T> {
             let all = unsafe { Instances::new() };
 
             let (instance, endpoint) = T::probe_device(device, all)?;
-            let claimed = KBox::pin_init(
-                try_pin_init!(Claimed::<T> {
-                    endpoint <- endpoint,
-                    #[cfg(CONFIG_IOMMU_IOPF)]
-                    port: SetOnce::new(),
-                }),
-                GFP_KERNEL,
-            )?;
+            let claimed = KBox::pin_init(Claimed::<T>::new(endpoint), GFP_KERNEL)?;
             // SAFETY: The core holds the probe lock and has made IOMMU data for `dev`. The device
             // is claimed from here on, and `release_device_callback()` frees the box.
             unsafe { bindings::dev_iommu_priv_set(dev, claimed.into_foreign()) };
