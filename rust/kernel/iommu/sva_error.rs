@@ -43,7 +43,9 @@ pub enum BindError {
 }
 
 impl BindError {
-    /// Takes the error of `iommu_sva_bind_device()` for a device that is [`supported`](super::sva::supported).
+    /// Takes the error of `iommu_sva_bind_device()` for a device that is [`supported`].
+    ///
+    /// [`supported`]: super::sva::supported
     ///
     /// `compatible` says whether the IOMMU can use the page tables.
     pub(super) fn from_bind(error: Error, compatible: bool) -> Self {
