@@ -55,7 +55,7 @@ class Machine:
                 place = f"bus=phb{number + 1}.0"
             else:
                 place = f"bus=pcie.{number},addr=0"
-            line += ["-device", f"{DEVICES[name][1].format(id=ident)},{place}"]
+            line += ["-device", f"{DEVICES[name][1].format(id=ident)},id=dev{number},{place}"]
         return line
 
     def _shared_pe(self, host_bridge):

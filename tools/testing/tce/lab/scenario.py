@@ -78,26 +78,27 @@ class Bench:
             self.memory[device] = self.guest.pci(machine.DEVICES[device][0])
         return self.memory[device]
 
-    def image(self):
-        return next(self.directory.glob("disk*.img"))
+    def image(self, number=None):
+        """The file behind the nvme that is the machine's device of this number, or behind the first nvme."""
+        return self.directory / f"disk{self.scenario.devices.index('nvme') if number is None else number}.img"
 
-    def image_crc(self, offset, length):
+    def image_crc(self, offset, length, number=None):
         """CRC-32 of the image file as the host sees it."""
         crc = 0
-        with open(self.image(), "rb") as disk:
+        with open(self.image(number), "rb") as disk:
             disk.seek(offset)
             while length:
                 chunk = disk.read(min(length, 1 << 20))
                 crc, length = zlib.crc32(chunk, crc), length - len(chunk)
         return f"{crc:08x}"
 
-    def disk_check(self, length=4 << 20, offset=0, seed=1):
-        """Writes through the disk, reads back, compares with the host's view."""
+    def disk_check(self, length=4 << 20, offset=0, seed=1, bdf=None, number=None):
+        """Writes through the first disk, or another one, reads back, compares with the host's view."""
         run = self.guest.run
-        disk = run(f"disk_of {self.bdf('nvme')}")
+        disk = run(f"disk_of {bdf or self.bdf('nvme')}")
         wrote = run(f"ddsum write {disk} {offset} {length} {seed}", 120)
         read = run(f"ddsum read {disk} {offset} {length}", 120)
-        host = self.image_crc(offset, length)
+        host = self.image_crc(offset, length, number)
         if not wrote == read == host:
             raise GuestError(f"wrote {wrote}, read {read}, the host sees {host}")
         return wrote

@@ -30,6 +30,14 @@ def expect(condition, problem):
         raise GuestError(problem)
 
 
+def leaks(bench):
+    """What kmemleak finds; each as the kernel tells of it."""
+    text = bench.guest.run("sleep 6; echo scan >/sys/kernel/debug/kmemleak; sleep 1; echo scan >/sys/kernel/debug/kmemleak; "
+                           "cat /sys/kernel/debug/kmemleak", 120)
+    bench.guest.read_log()      # which says how many
+    return re.split(r"\n(?=unreferenced object)", text) if text else []
+
+
 def dma_faults(bench, device):
     """How many accesses of a device PowerNV's PHB has refused; None on pseries,
     where QEMU does not log them."""
@@ -91,6 +99,22 @@ def nvme_data(bench):
     """nvme: 64 MiB with O_DIRECT, as the host sees it."""
     crc = bench.disk_check(NVME_BYTES, seed=7)
     return f"written, read, on the host: crc32 {crc}"
+
+
+def reads_begin(bench, bdf):
+    """Reads a disk all the time, until reads_were_right()."""
+    bench.guest.run(f"ddsum write $(disk_of {bdf}) 0 {MIB} 77 >/tmp/want; rm -f /tmp/stop /tmp/done", 120)
+    bench.guest.run(f"(d=$(disk_of {bdf}); n=0; while [ ! -e /tmp/stop ]; do ddsum read $d 0 {MIB} >/tmp/sum || break; "
+                    "cmp /tmp/sum /tmp/want || break; n=$((n + 1)); done; echo $n $([ -e /tmp/stop ] && echo good) >/tmp/done) "
+                    ">/tmp/io 2>&1 &")
+
+
+def reads_were_right(bench):
+    """All that was read meanwhile was right."""
+    said = bench.guest.run("touch /tmp/stop; for try in $(seq 600); do [ -s /tmp/done ] && break; usleep 100000; done; "
+                           "cat /tmp/done; cat /tmp/io", 120).split()
+    expect(said[1:] == ["good"] and int(said[0]) > 0, f"reads: {said}")
+    return f"{said[0]} MiB"
 
 
 def narrow_device(bench):

@@ -155,9 +155,8 @@ def bind_rounds(bench):
     more = _table_nodes(bench) - nodes
     expect(more < BIND_ROUNDS // 2, f"{more} more objects of 4 KiB than before")
     if have_leak:
-        leaks = guest.run("sleep 6; echo scan >/sys/kernel/debug/kmemleak; sleep 1; echo scan >/sys/kernel/debug/kmemleak; "
-                          "cat /sys/kernel/debug/kmemleak", 120)
-        expect(not leaks, f"kmemleak: {leaks[:600]}")
+        leaks = steps.leaks(bench)
+        expect(not leaks, f"kmemleak: {leaks[0][:600] if leaks else ''}")
     guest.run(f"bind {bdf} nvme")
     bench.disk_check(MIB, seed=12)
     return f"{BIND_ROUNDS} rounds, TCEs {before} before and {after} after, kmemleak {'silent' if have_leak else 'absent'}"
