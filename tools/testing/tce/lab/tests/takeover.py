@@ -5,9 +5,6 @@ from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
 
 DISKS = 8
-PLATFORM = ("unknown", "identity")
-ATS_RNG = "virtio-rng-pci,ats=on,iommu_platform=on,disable-legacy=on"
-VIRTIO_RNG = "1af4:1044"
 
 
 def _disks(bench):
@@ -94,54 +91,8 @@ def failed_probe_shared(bench):
     return kind
 
 
-def _unchanged(bench, bdf):
-    bench.guest.run(f"unbind {bdf}")
-    bench.guest.check_log()
-    text = bench.guest.kernel_log
-    told = [line for line in text.splitlines() if "changed hands" in line or "nothing can be mapped" in line or "mapped at" in line]
-    expect(not told, " | ".join(told))
-
-
-def reset_in_platform_domain(bench):
-    """The core blocks a bound device around a reset, which leaves its DMA as it was."""
-    bdf = bench.bdf("nvme") if bench.is_pseries else bench.guest.pci(VIRTIO_RNG)
-    bench.guest.run(f"load ats; load tce_iommu; load binder; bind {bdf} binder")
-    kind = bench.guest.run(f"type_of {bdf}")
-    expect(kind in PLATFORM, f"type {kind}")
-    for _ in range(5):
-        bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
-    _unchanged(bench, bdf)
-    return kind
-
-
-def reset_of_a_disk(bench):
-    """A disk in the platform domain works after a reset."""
-    bdf = bench.bdf("nvme")
-    bench.guest.run(f"load ats; load nvme; bind {bdf} nvme")
-    bench.disk_check(4 * MIB, seed=31)
-    bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
-    return bench.disk_check(4 * MIB, seed=32)
-
-
-def reset_in_dma_domain(bench):
-    """The same in a DMA domain."""
-    bdf = bench.bdf("nvme") if bench.is_pseries else bench.guest.pci(VIRTIO_RNG)
-    bench.guest.run(f"load ats; load tce_iommu; load binder; bind {bdf} binder")
-    kind = bench.guest.run(f"type_of {bdf}")
-    expect(kind.startswith("DMA"), f"type {kind}")
-    for _ in range(5):
-        bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/reset")
-    _unchanged(bench, bdf)
-    return kind
-
-
 def _each(name, steps, machines=("pseries", "powernv10"), devices=("nvme", "edu", "testdev"), flavour="modern-64k", **more):
     return [Scenario(name, flavour, machine, devices, steps, modules=True, **more) for machine in machines]
-
-
-def _rng(machine, more=()):
-    """A device with ATS where QEMU has one; elsewhere nvme only says so."""
-    return (*more, "-device", f"{ATS_RNG},bus=pcie.3,addr=0") if machine == "powernv10" else more
 
 
 _SMP4 = ("-smp", "4")
@@ -156,11 +107,6 @@ SCENARIOS = [
     *_each("takeover-managed", (managed_driver,)),
     *_each("takeover-failed", (failed_probe,)),
     *_each("takeover-failed-shared", (failed_probe_shared,), together=True),
-    *[one for machine in ("pseries", "powernv10") for one in
-      _each("reset-platform", (reset_in_platform_domain, reset_of_a_disk), machines=(machine,), append="iommu.passthrough=1",
-            more=_rng(machine))],
-    *[one for machine in ("pseries", "powernv10") for one in
-      _each("reset-dma", (reset_in_dma_domain, reset_of_a_disk), machines=(machine,), more=_rng(machine))],
     *_each("takeover-disks", (_delays(*range(0, 40000, 200)), disks_bind_meanwhile), machines=("pseries",), devices=_EIGHT,
            more=_SMP4, flavour="modern-debug-64k", only_all=True),
 ]
