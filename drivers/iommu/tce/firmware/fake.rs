@@ -133,6 +133,8 @@ enum Fail {
     Stuffs,
     /// As many changes of TCEs: the hypervisor is busy.
     Busy(u32),
+    /// None, but the PE freezes at the one with this number. Here kills count, too.
+    Freeze(u64),
 }
 
 /// The hypervisor's table for a window.
@@ -371,6 +373,11 @@ impl Fake {
         self.fail(Fail::Busy(n));
     }
 
+    /// Freezes the PE at call number `n` from now on (counted from 0).
+    pub(crate) fn freeze_at(&self, n: u64) {
+        self.fail(Fail::Freeze(n));
+    }
+
     /// Makes no call fail any more.
     pub(crate) fn fail_never(&self) {
         self.fail(Fail::Never);
@@ -382,10 +389,10 @@ impl Fake {
         state.fail = fail;
     }
 
-    /// Whether the call that was to fail has come.
+    /// Whether the call has come that was to fail, or to freeze the PE.
     pub(crate) fn has_failed(&self) -> bool {
         let state = self.state.lock();
-        matches!(state.fail, Fail::At(n) | Fail::From(n) if state.calls > n)
+        matches!(state.fail, Fail::At(n) | Fail::From(n) | Fail::Freeze(n) if state.calls > n)
     }
 
     /// Has `hook` called at each change of TCEs, after the driver has made up its mind.
@@ -512,6 +519,10 @@ impl Fake {
             Fail::Never | Fail::Clears | Fail::Stuffs | Fail::Busy(_) => false,
             Fail::At(n) => now == n,
             Fail::From(n) => now >= n,
+            Fail::Freeze(n) => {
+                state.frozen |= now == n;
+                false
+            }
         }
     }
 
@@ -737,6 +748,9 @@ impl Calls for Fake {
     fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
         self.tell(Event::Kill);
         let mut state = self.state.lock();
+        if let Fail::Freeze(_) = state.fail {
+            Self::call(&mut state);
+        }
         state.kills += 1;
         match run {
             Some((first, count, shift)) if !self.model.kills_pe => {

@@ -4,6 +4,7 @@
 
 use crate::{
     fake::Model,
+    layout::IobaRange,
     pe::Target,
     space::Space,
     stats::Event,
@@ -60,6 +61,42 @@ mod tests {
             // Firmware that takes nothing back leaves windows open; their tables have to stay.
             rig.reaches_any();
             Ok(failed)
+        })
+    }
+
+    // Firmware does what it is asked for a frozen PE, and the driver need not know.
+    #[test]
+    fn frozen_at_any_time() -> Result {
+        sweep(|rig, n| {
+            rig.fake.freeze_at(n.into());
+            life(rig)?;
+            ensure(rig.fake.is_as_before(), "the platform has it back")?;
+            Ok(rig.fake.has_failed())
+        })
+    }
+
+    // What is mapped when the freeze ends is what the domain has then.
+    #[test]
+    fn mapped_while_frozen() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            let (old, new) = (range(granule, granule), range(2 * granule, granule));
+            map(&space, old, PHYS, WRITE)?;
+            let dma = |at: IobaRange| rig.fake.dma(at.first, true);
+            ensure(dma(old).is_some() && dma(new).is_none(), "frozen")?;
+            map(&space, new, PHYS, WRITE)?;
+            unmap(&space, old);
+            ensure(dma(new).is_none(), "still frozen")?;
+            rig.fake.thaw();
+            ensure(dma(new).is_some(), "what was mapped meanwhile")?;
+            ensure(dma(old).is_none(), "what was unmapped meanwhile")?;
+            rig.attach(&pe, &Target::Blocked)?;
+            rig.fake.thaw();
+            ensure(dma(new).is_none(), "blocked meanwhile")?;
+            rig.attach(&pe, &Target::Paging(&space))?;
+            rig.fake.thaw();
+            ensure(dma(new).is_some(), "attached meanwhile")
         })
     }
 
