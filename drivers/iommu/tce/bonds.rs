@@ -142,17 +142,15 @@ impl Bonds {
         }
     }
 
-    /// Stops publishing to `port` and waits until everybody has noticed. Sleeps; cannot fail.
+    /// Stops publishing to `port`. Everybody has noticed after a grace period. May sleep; cannot
+    /// fail.
     pub(crate) fn close(&self, port: &Arc<dyn Firmware>) {
-        {
-            let _writers = self.writers.lock();
-            let Some(at) = self.find(port) else { return };
-            // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
-            if let Some(bond) = unsafe { at.load(Relaxed).as_ref() } {
-                bond.closing.store(true, Relaxed);
-            }
+        let _writers = self.writers.lock();
+        let Some(at) = self.find(port) else { return };
+        // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
+        if let Some(bond) = unsafe { at.load(Relaxed).as_ref() } {
+            bond.closing.store(true, Relaxed);
         }
-        rcu::synchronize_rcu();
     }
 
     /// Takes `port` off the list and forgets it. Sleeps; cannot fail.

@@ -20,20 +20,24 @@ use kernel::{
     iommu::default_passthrough,
     new_mutex,
     powerpc::{
-        tce::TableGroup,
+        tce::{
+            for_each_pci_device,
+            TableGroup, //
+        },
         window::PageShift, //
     },
     prelude::*,
     sync::{
         aref::ARef,
         atomic::{
-            Acquire,
             Atomic,
-            Release, //
+            Relaxed, //
         },
+        rcu,
         Arc,
         Mutex, //
     },
+    syscore,
     xarray::{
         self,
         XArray, //
@@ -96,7 +100,8 @@ pub(crate) struct PeList {
     #[pin]
     changes: Mutex<()>,
     /// Whether devices are taken that the core offers: not while the driver registers, when it
-    /// offers all there are without a look at their drivers.
+    /// offers all there are without a look at their drivers, and not when the system goes down.
+    /// Written under `changes`.
     open: Atomic<bool>,
 }
 
@@ -118,7 +123,8 @@ impl PeList {
 
     /// From now on devices are taken.
     pub(crate) fn open(&self) {
-        self.open.store(true, Release);
+        let _changes = self.changes.lock();
+        self.open.store(true, Relaxed);
     }
 
     /// The PE of `dev` if the driver has it, and where it is or will be on the list.
@@ -143,10 +149,10 @@ impl PeList {
     /// code has just set it up, and no driver can bind before the core is done with it. Otherwise
     /// it fails with [`EBUSY`].
     pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: TableGroup) -> Result<Endpoint> {
-        if !self.open.load(Acquire) {
+        let _changes = self.changes.lock();
+        if !self.open.load(Relaxed) {
             return Err(ENODEV);
         }
-        let _changes = self.changes.lock();
         let (index, known) = self.find(dev)?;
         let pe = match known {
             Some(pe) => pe,
@@ -260,5 +266,30 @@ impl PeList {
             return Err(e);
         }
         Ok(pe)
+    }
+}
+
+/// Ends the DMA of all PEs when the system goes down: a kernel that comes without a reset of the
+/// machine uses the memory for something else.
+pub(crate) struct Down(pub(crate) Arc<PeList>);
+
+impl Down {
+    fn for_each_pe(&self, f: impl Fn(&Pe<TableGroup>)) {
+        for_each_pci_device(|dev| {
+            if let Ok((_, Some(pe))) = self.0.find(dev) {
+                f(&pe);
+            }
+        });
+    }
+}
+
+impl syscore::Shutdown for Down {
+    fn shutdown(&self) {
+        let _changes = self.0.changes.lock();
+        self.0.open.store(false, Relaxed);
+        self.for_each_pe(Pe::silence);
+        // One for all: there may be hundreds of PEs.
+        rcu::synchronize_rcu();
+        self.for_each_pe(Pe::shut_down);
     }
 }

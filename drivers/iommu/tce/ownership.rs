@@ -62,6 +62,11 @@ impl Members {
         self.0.is_empty()
     }
 
+    /// One of them.
+    pub(crate) fn any(&self) -> Option<ARef<Device>> {
+        self.0.first().map(|member| member.dev.clone())
+    }
+
     /// Adds a device, which is attached to nothing yet and has no driver.
     pub(crate) fn add(&mut self, dev: &Device) -> Result {
         let member = Member {

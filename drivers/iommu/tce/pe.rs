@@ -68,6 +68,17 @@ struct State {
     current: Current,
     /// The windows when the driver last owned them.
     layout: Layout,
+    phase: Phase,
+}
+
+/// How far the end of the system has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Up,
+    /// Nothing new is let through.
+    Silent,
+    /// Nothing is let through.
+    Down,
 }
 
 impl State {
@@ -132,6 +143,7 @@ impl<C: Calls + Devices> Pe<C> {
                     members: Members::new(),
                     current,
                     layout,
+                    phase: Phase::Up,
                 }),
             }),
             GFP_KERNEL,
@@ -271,6 +283,9 @@ impl<C: Calls + Devices> Pe<C> {
     pub(crate) unsafe fn attach(&self, dev: &Device, target: &Target<'_>) -> Result {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        if state.phase != Phase::Up {
+            return Ok(());
+        }
         match target {
             // Some other device is not blocked: the PE goes on.
             Target::Blocked if !state.members.others_blocked(dev) => (),
@@ -284,6 +299,38 @@ impl<C: Calls + Devices> Pe<C> {
         let blocked = matches!(target, Target::Blocked);
         state.members.set_blocked(dev, blocked);
         Ok(())
+    }
+
+    /// Lets the devices have no more than they have, after a grace period, for good. To attach does
+    /// nothing from then on. May sleep.
+    pub(crate) fn silence(&self) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Silent;
+        if let Current::Paging(port, space) | Current::Stuck(port, space) = &state.current {
+            space.silence(port);
+        }
+    }
+
+    /// Takes all access from the devices of a PE that was [silenced](Self::silence) a grace period
+    /// ago. May sleep.
+    ///
+    /// The windows stay as they are, because the next kernel was told of them. Those that the
+    /// platform has are left to it.
+    pub(crate) fn shut_down(&self) {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Silent {
+            return;
+        }
+        state.phase = Phase::Down;
+        let (Current::Paging(port, space) | Current::Stuck(port, space)) = &state.current else {
+            return;
+        };
+        let Some(dev) = state.members.any() else {
+            return;
+        };
+        if let Err(e) = space.cut(port, &dev) {
+            dev_err!(dev, "DMA goes on while the system goes down ({e:?})\n");
+        }
     }
 
     /// Makes sure that the driver owns the windows.

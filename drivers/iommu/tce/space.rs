@@ -343,7 +343,21 @@ impl Space {
     /// If firmware refuses, the PE stays on the list, and what is unmapped is still withdrawn from
     /// it. The caller keeps the tables and comes again, or [gives the PE up](Self::give_up).
     pub(crate) fn detach(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
+        self.silence(port);
+        rcu::synchronize_rcu();
+        self.cut(port, dev)?;
+        self.bonds.remove(port);
+        Ok(())
+    }
+
+    /// Publishes nothing to the PE any more, after a grace period. May sleep.
+    pub(crate) fn silence(&self, port: &Arc<dyn Firmware>) {
         self.bonds.close(port);
+    }
+
+    /// Takes all access from a PE that was [silenced](Self::silence) a grace period ago. It stays
+    /// on the list. May sleep.
+    pub(crate) fn cut(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
         if self.layout.holds_copy() {
             self.for_each_leaf(|window, run| {
                 port.withdraw(window, run);
@@ -351,9 +365,7 @@ impl Space {
             })
             .ok();
         }
-        port.disconnect(dev)?;
-        self.bonds.remove(port);
-        Ok(())
+        port.disconnect(dev)
     }
 
     /// Forgets a PE that has lost its windows. Sleeps.

@@ -45,7 +45,8 @@ use kernel::{
         tce,
         window::PageShift, //
     },
-    prelude::*, //
+    prelude::*,
+    syscore, //
 };
 
 module! {
@@ -65,6 +66,7 @@ module! {
 struct TceIommu {
     // Dropped first: no PE is adopted once the driver unregisters.
     _watch: Pin<KBox<pci::DriverWatch<adopt::Adopter>>>,
+    _down: Pin<KBox<syscore::Registration<endpoint::Down>>>,
     _registration: iommu::Registration<domain::Tce>,
 }
 
@@ -82,11 +84,14 @@ impl kernel::Module for TceIommu {
             None,
             fmt!("tce"),
         )?;
+        let down = syscore::Registration::new(endpoint::Down(pes.clone()));
+        let down = KBox::pin_init(down, GFP_KERNEL)?;
         let watch = pci::DriverWatch::new(adopt::Adopter::new(pes)?);
         let watch = KBox::pin_init(watch, GFP_KERNEL)?;
         adopt::Adopter::start(&watch);
         Ok(Self {
             _watch: watch,
+            _down: down,
             _registration: registration,
         })
     }

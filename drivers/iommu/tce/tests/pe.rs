@@ -32,7 +32,8 @@ use kernel::{
         },
         window::PageShift, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
 
 #[kunit_tests(tce_pe)]
@@ -112,6 +113,29 @@ mod tests {
             rig.attach(&pe, &Target::Paging(&space))?;
             assert!(rig.reaches(granule, true).is_none());
             assert_eq!(rig.reaches(2 * granule, true), Some(PHYS));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn nothing_is_reached_when_the_system_goes_down() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            assert!(rig.reaches(granule, true).is_some());
+            pe.silence();
+            rcu::synchronize_rcu();
+            pe.shut_down();
+            assert!(rig.reaches(granule, true).is_none());
+            // Drivers may not have noticed.
+            map(&space, range(2 * granule, granule), PHYS, WRITE)?;
+            rig.attach(&pe, &Target::Paging(&Space::new(pe.layout())?))?;
+            rig.attach(&pe, &Target::Paging(&space))?;
+            assert!(rig.reaches(2 * granule, true).is_none());
+            unmap(&space, range(granule, 2 * granule));
+            assert!(rig.leave(&pe));
+            assert!(rig.fake.is_as_before());
             Ok(())
         })
     }
