@@ -110,11 +110,10 @@ def default_window_returns(bench):
     bench.guest.run(f"echo identity >{path}")
     said, _ = _try(bench, "transfer", bits=32, size=0x10000)
     expect(said.endswith("right") and int(said.split()[2], 16) < _DEFAULT_WINDOW, f"by the platform: {said}")
-    # The reset took the window that was in the way with it, so there are two now. The first attempt finds that out.
-    bench.guest.run(f"echo DMA >{path} || echo DMA >{path}")
+    bench.guest.run(f"echo DMA >{path}")
     expect(group_type(bench, "edu") == "DMA", f"type {group_type(bench, 'edu')}")
     found = _windows(bench)
-    expect([base for base, _ in found] == [0, _HIGH], f"windows {found}")
+    expect(len(found) == 1 and found[0][0] >= _HIGH, f"windows {found}")
     again, _ = _try(bench, "transfer", bits=64, size=0x10000)
     expect(again.endswith("right"), again)
     return f"platform: {said}; driver: {again}"
