@@ -6,12 +6,15 @@
  * debugfs:
  *
  *	mask BITS		the DMA mask of the device
- *	single BYTES COUNT	dma_map_single() and dma_unmap_single(); interrupts
- *				are off, the parts are map and unmap
- *	sg ENTRIES COUNT	the same with dma_map_sg(), a page each
- *	stream BYTES COUNT	like single, interrupts on, all in the first part
+ *	single BYTES COUNT WARM_UP	dma_map_single() and dma_unmap_single();
+ *				interrupts are off, the parts are map and unmap
+ *	sg ENTRIES COUNT WARM_UP	the same with dma_map_sg(), a page each
+ *	stream BYTES COUNT WARM_UP	like single, interrupts on, all in the first part
  *	threads N COUNT		N threads map and unmap 64 KiB COUNT times each, all in
  *				the first part
+ *
+ * WARM_UP operations come before what counts, so that caches are filled and
+ * tables are there.
  *
  * The file reads as the DMA address of the last mapping. It works with any kind
  * of DMA and on any kernel.
@@ -29,17 +32,14 @@
 
 #include "marks.h"
 
-/* Before what counts, so that caches are filled and tables are there. */
-#define WARM_UP(count)	min(count, 16U)
-
 static struct pci_dev *bound;
 static dma_addr_t last;
 static DEFINE_MUTEX(lock);
 
-static int single(struct device *dev, size_t bytes, unsigned int count, bool stream)
+static int single(struct device *dev, size_t bytes, unsigned int count, unsigned int warm_up,
+		  bool stream)
 {
 	void *memory = alloc_pages_exact(PAGE_ALIGN(bytes), GFP_KERNEL);
-	unsigned int warm_up = WARM_UP(count);
 	unsigned long flags;
 	dma_addr_t address;
 	int error = 0;
@@ -75,10 +75,9 @@ static int single(struct device *dev, size_t bytes, unsigned int count, bool str
 }
 
 /* The same page in each entry, so that no two are neighbours in memory. */
-static int sg(struct device *dev, unsigned int entries, unsigned int count)
+static int sg(struct device *dev, unsigned int entries, unsigned int count, unsigned int warm_up)
 {
 	struct page *page = alloc_page(GFP_KERNEL);
-	unsigned int warm_up = WARM_UP(count);
 	struct scatterlist *entry;
 	struct sg_table table;
 	unsigned long flags;
@@ -174,21 +173,21 @@ static int threads(struct device *dev, unsigned int number, unsigned int count)
 
 static int command(struct device *dev, const char *text)
 {
-	unsigned int count = 0;
+	unsigned int count = 0, warm_up = 0;
 	unsigned long size;
 	char what[8];
 	int error;
 
-	if (sscanf(text, "%7s %lu %u", what, &size, &count) < 2 || !size)
+	if (sscanf(text, "%7s %lu %u %u", what, &size, &count, &warm_up) < 2 || !size)
 		return -EINVAL;
 	if (!strcmp(what, "mask"))
 		return dma_set_mask_and_coherent(dev, DMA_BIT_MASK(size));
 	if (!strcmp(what, "sg"))
-		error = sg(dev, size, count);
+		error = sg(dev, size, count, warm_up);
 	else if (!strcmp(what, "threads"))
 		error = threads(dev, size, count);
 	else if (!strcmp(what, "single") || !strcmp(what, "stream"))
-		error = single(dev, size, count, what[1] == 't');
+		error = single(dev, size, count, warm_up, what[1] == 't');
 	else
 		return -EINVAL;
 	mark(MARK_WRITE);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * nvmebench DISK random|sequential BYTES DEPTH COUNT: reads with O_DIRECT and
- * asynchronous I/O, DEPTH at a time, between the marks of bench/marks.h.
+ * asynchronous I/O. DEPTH requests are submitted at once, between the marks of
+ * bench/marks.h, and the CPU is busy in user space until all are done; COUNT
+ * times, each a measurement of its own. They differ in how many requests an
+ * interrupt is for, which depends on how busy the host is.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -40,33 +43,34 @@ static off_t next(void)
 	return place;
 }
 
-static void submit(struct iocb *request)
-{
-	request->aio_offset = next();
-	if (syscall(SYS_io_submit, context, 1, &request) != 1)
-		err(1, "io_submit");
-}
+/* The beginning of what a context points to; the kernel lets user space look. */
+struct ring {
+	unsigned int id, size, head, tail;
+};
 
-static void work(unsigned int depth, unsigned long count)
+static void work(unsigned int depth)
 {
+	const volatile struct ring *ring = (struct ring *)context;
+	struct iocb *batch[MAX_DEPTH];
 	struct io_event events[MAX_DEPTH];
-	unsigned long submitted = 0, done = 0;
+	long submitted, got;
 
-	while (submitted < depth)
-		submit(&requests[submitted++]);
-	while (done < count) {
-		long got = syscall(SYS_io_getevents, context, 1, MAX_DEPTH, events, NULL);
-
-		if (got < 1)
-			err(1, "io_getevents");
-		for (long i = 0; i < got; i++) {
-			if (events[i].res != (long long)length)
-				errx(1, "read %lld bytes", (long long)events[i].res);
-			if (submitted++ < count)
-				submit((struct iocb *)(uintptr_t)events[i].obj);
-		}
-		done += got;
+	for (unsigned int i = 0; i < depth; i++) {
+		requests[i].aio_offset = next();
+		batch[i] = &requests[i];
 	}
+	mark(MARK_FIRST);
+	submitted = syscall(SYS_io_submit, context, (long)depth, batch);
+	while (submitted == depth && (ring->tail + ring->size - ring->head) % ring->size < depth)
+		;
+	mark(MARK_STOP);
+	got = syscall(SYS_io_getevents, context, (long)depth, (long)depth, events, NULL);
+	if (submitted != depth || got != depth)
+		err(1, "submitted %ld, got %ld", submitted, got);
+	for (unsigned int i = 0; i < depth; i++)
+		if (events[i].res != (long long)length)
+			errx(1, "read %lld bytes", (long long)events[i].res);
+	mark(MARK_WRITE);
 }
 
 int main(int argc, char **argv)
@@ -96,10 +100,7 @@ int main(int argc, char **argv)
 			.aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = disk, .aio_nbytes = length,
 			.aio_buf = (uintptr_t)(memory + i * length),
 		};
-	work(depth, 4 * depth);		/* so that caches are filled */
-	mark(MARK_FIRST);
-	work(depth, strtoul(argv[5], NULL, 0));
-	mark(MARK_STOP);
-	mark(MARK_WRITE);
+	for (unsigned long i = strtoul(argv[5], NULL, 0); i; i--)
+		work(depth);
 	return 0;
 }

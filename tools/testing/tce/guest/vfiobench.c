@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * vfiobench type1|iommufd|spapr WORK BYTES IOVA BDF...: what VFIO costs, between
- * the marks of bench/marks.h. WORK is one of
+ * vfiobench IOVA BDF[,BDF...] API:WORK:BYTES[:DEVICES]...: what VFIO costs, between
+ * the marks of bench/marks.h; one measurement and one line of output for each. API is
+ * type1, iommufd or spapr, WORK is one of
  *
  *	map	map and unmap ordinary memory with one ioctl each; most of its
  *		pages follow each other
  *	scatter	the same with memory where next to none does
  *	pin	register memory (spapr); the others do it when they map
  *	switch	take the devices from the kernel, map, and give them back
- *	table	prints what is mapped, and the pages that the kernel has for it
- *		then and after unmapping
+ *	table	prints how many KiB of tables there are when so much is mapped,
+ *		and after unmapping
  *
  * With spapr IOVA is not used: a window of 64K pages is made, where the kernel wants it.
  */
@@ -17,6 +18,7 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,8 +39,10 @@
 static struct space space;
 static struct device devices[MAX_DEVICES];
 static int nr_devices;
+static char *bdfs[MAX_DEVICES + 1];
 static bool spapr;
 static uint64_t iova;
+static char *ordered, *scattered;	/* MOST each, once they are needed */
 
 static void check(int ret, const char *what)
 {
@@ -55,10 +59,15 @@ static char *reserve(uint64_t length, int flags)
 	return memory;
 }
 
-static void touch(char *memory, uint64_t length, bool backwards)
+/* In steps of a number of pages; 0 is backwards. There are a power of two of them. */
+static void touch(char *memory, uint64_t length, uint64_t step)
 {
-	for (uint64_t at = 0; at < length; at += PAGE)
-		memory[backwards ? length - PAGE - at : at] = 1;
+	uint64_t pages = length / PAGE, page = step ? 0 : pages - 1;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		memory[page * PAGE] = 1;
+		page = (page + (step ?: pages - 1)) % pages;
+	}
 }
 
 /* How many pages follow the one before them in memory. */
@@ -81,9 +90,10 @@ static uint64_t in_order(char *memory, uint64_t length)
 
 /*
  * The kernel gives pages in ascending or descending order, after it has used up
- * those that follow no order: what does not do is kept until something does.
+ * those that follow no order: what does not do is kept until something does. Steps
+ * of a third of the memory and a bit take any order away.
  */
-static char *find_memory(uint64_t length, int flags, bool ordered)
+static char *find_memory(uint64_t length, int flags, bool in_a_row)
 {
 	uint64_t pages = length / PAGE, found = 0;
 	char *memory[TRIES];
@@ -91,9 +101,9 @@ static char *find_memory(uint64_t length, int flags, bool ordered)
 
 	for (tries = 0; tries < TRIES && tries * length < 2 * MOST; tries++) {
 		memory[tries] = reserve(length, flags);
-		touch(memory[tries], length, tries % 2);
+		touch(memory[tries], length, in_a_row ? tries % 2 == 0 : pages / 3 | 1);
 		found = in_order(memory[tries], length);
-		if (ordered ? found >= (pages - 1) / 10 * 9 : found <= pages / 10)
+		if (in_a_row ? found >= (pages - 1) / 10 * 9 : found <= pages / 10)
 			break;
 	}
 	if (tries == TRIES || tries * length >= 2 * MOST)
@@ -104,29 +114,33 @@ static char *find_memory(uint64_t length, int flags, bool ordered)
 }
 
 /* If there is not enough of it, the same memory again and again. */
-static char *memory_of(uint64_t length, bool ordered)
+static char *memory_of(uint64_t length, bool in_a_row)
 {
+	char **kept = in_a_row ? &ordered : &scattered;
 	char *memory, *chunk;
 
-	if (length <= MOST)
-		return find_memory(length, MAP_PRIVATE, ordered);
-	chunk = find_memory(CHUNK, MAP_SHARED, ordered);
+	if (length <= MOST) {
+		if (!*kept)
+			*kept = find_memory(MOST, MAP_PRIVATE, in_a_row);
+		return *kept;
+	}
+	chunk = find_memory(CHUNK, MAP_SHARED, in_a_row);
 	memory = reserve(length, MAP_PRIVATE);
 	for (uint64_t at = 0; at < length; at += CHUNK) {
 		/* A shared mapping of old size 0 is doubled. */
 		if (mremap(chunk, 0, CHUNK, MREMAP_MAYMOVE | MREMAP_FIXED, memory + at) == MAP_FAILED)
 			err(1, "mremap");
-		touch(memory + at, CHUNK, false);
+		touch(memory + at, CHUNK, 1);
 	}
 	return memory;
 }
 
-static void open_all(const char *api, char **bdfs)
+static void open_all(const char *api, int number)
 {
 	check(space_open(&space, strcmp(api, "iommufd") ? TYPE1 : IOMMUFD), "open");
 	if (spapr)
 		space.type = VFIO_SPAPR_TCE_v2_IOMMU;
-	for (nr_devices = 0; bdfs[nr_devices]; nr_devices++)
+	for (nr_devices = 0; nr_devices < number && bdfs[nr_devices]; nr_devices++)
 		check(device_open(&devices[nr_devices], &space, bdfs[nr_devices]), bdfs[nr_devices]);
 }
 
@@ -161,9 +175,9 @@ static void make_window(uint64_t length)
 	iova = create.start_addr;
 }
 
-static void work_map(uint64_t length, bool in_order)
+static void work_map(uint64_t length, bool in_a_row)
 {
-	void *memory = memory_of(length, in_order);
+	void *memory = memory_of(length, in_a_row);
 	int ret;
 
 	make_window(length);
@@ -187,13 +201,13 @@ static void work_pin(uint64_t length)
 	mark(MARK_STOP);
 }
 
-static void work_switch(const char *api, uint64_t length, char **bdfs)
+static void work_switch(const char *api, uint64_t length, int number)
 {
 	void *memory = memory_of(length, true);
 
 	close_all();
 	mark(MARK_FIRST);
-	open_all(api, bdfs);
+	open_all(api, number);
 	mark(MARK_STOP);
 	make_window(1ull << 30);
 	pin(memory, length);
@@ -222,35 +236,60 @@ static long pages(void)
 	return sum;
 }
 
+/* In KiB, by the driver's own count if it has one: a freed table may be kept for the next one. */
+static long tables(void)
+{
+	long value, sum = 0;
+	char name[64];
+	FILE *file;
+	glob_t found;
+
+	if (spapr)
+		return pages() * (PAGE >> 10);
+	if (glob("/sys/kernel/debug/tce_iommu/*/stats", 0, NULL, &found))
+		errx(1, "no /sys/kernel/debug/tce_iommu");
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		file = fopen(found.gl_pathv[i], "r");
+		if (!file)
+			err(1, "%s", found.gl_pathv[i]);
+		while (fscanf(file, "%63s %ld", name, &value) == 2)
+			if (!strcmp(name, "table_kib"))
+				sum += value;
+		fclose(file);
+	}
+	globfree(&found);
+	return sum;
+}
+
 static void work_table(uint64_t length)
 {
 	void *memory = memory_of(CHUNK, true);
 	long before, mapped;
 
 	pin(memory, CHUNK);
-	before = pages();
+	before = tables();
 	make_window(length);
 	for (uint64_t at = 0; at < length; at += CHUNK)
 		check(space_map(&space, iova + at, memory, CHUNK, READ | WRITE), "map");
-	mapped = pages();
+	mapped = tables();
 	for (uint64_t at = 0; at < length; at += CHUNK)
 		check(space_unmap(&space, iova + at, CHUNK), "unmap");
-	printf("%ld %ld\n", mapped - before, pages() - before);
+	printf("%ld %ld\n", mapped - before, tables() - before);
 }
 
-int main(int argc, char **argv)
+static void measure(char *text)
 {
-	const char *api, *work;
+	const char *api = strsep(&text, ":"), *work = strsep(&text, ":");
+	const char *bytes = strsep(&text, ":"), *number = strsep(&text, ":");
 	uint64_t length;
+	int devices_used;
 
-	if (argc < 6 || argc > 5 + MAX_DEVICES)
-		errx(2, "usage: vfiobench type1|iommufd|spapr map|scatter|pin|switch|table BYTES IOVA BDF...");
-	api = argv[1];
-	work = argv[2];
-	length = strtoull(argv[3], NULL, 0);
-	iova = strtoull(argv[4], NULL, 0);
+	if (!bytes)
+		errx(2, "API:WORK:BYTES[:DEVICES] is missing");
+	length = strtoull(bytes, NULL, 0);
+	devices_used = number ? atoi(number) : MAX_DEVICES;
 	spapr = !strcmp(api, "spapr");
-	open_all(api, argv + 5);
+	open_all(api, devices_used);
 	if (!strcmp(work, "map"))
 		work_map(length, true);
 	else if (!strcmp(work, "scatter"))
@@ -258,11 +297,31 @@ int main(int argc, char **argv)
 	else if (!strcmp(work, "pin"))
 		work_pin(length);
 	else if (!strcmp(work, "switch"))
-		work_switch(api, length, argv + 5);
+		work_switch(api, length, devices_used);
 	else if (!strcmp(work, "table"))
 		work_table(length);
 	else
 		errx(2, "no work %s", work);
+	if (strcmp(work, "table"))
+		printf("done\n");
+	close_all();
 	mark(MARK_WRITE);
+}
+
+int main(int argc, char **argv)
+{
+	int number = 0;
+
+	if (argc < 4)
+		errx(2, "usage: vfiobench IOVA BDF[,BDF...] API:WORK:BYTES[:DEVICES]...");
+	iova = strtoull(argv[1], NULL, 0);
+	while (number < MAX_DEVICES && argv[2]) {
+		char *bdf = strsep(&argv[2], ",");
+
+		if (*bdf)
+			bdfs[number++] = bdf;
+	}
+	for (int i = 3; i < argc; i++)
+		measure(argv[i]);
 	return 0;
 }

@@ -13,6 +13,7 @@ from .arch import POWERPC, X86, Arch
 # name: (vendor:device as sysfs has it, QEMU arguments)
 DEVICES = {
     "nvme": ("1b36:0010", "nvme,serial={id},drive={id}"),
+    "null": ("1b36:0010", "nvme,serial={id},drive={id}"),   # the same with a disk that takes no time
     "e100": ("8086:1229", "i82557b,netdev={id}"),      # its driver asks for 32 bits
     "e1000e": ("8086:10d3", "e1000e,netdev={id}"),      # 64 bits
     "igb": ("8086:10c9", "igb,netdev={id}"),
@@ -44,6 +45,8 @@ class Machine:
             ident = f"{name}{number}"
             if name == "nvme":
                 line += ["-drive", f"if=none,id={ident},format=raw,file={image(number)}"]
+            elif name == "null":
+                line += ["-drive", f"if=none,id={ident},driver=null-co,size={IMAGE_MB}M,read-zeroes=off"]
             elif "netdev" in DEVICES[name][1]:
                 line += ["-netdev", f"user,id={ident},tftp={tftp},restrict=on"]
             if together:

@@ -8,9 +8,11 @@ import re
 
 # Instructions at addresses this far above the nearest symbol are not the kernel's.
 _FAR = 1 << 16
+# Where skiboot is.
+_OPAL = range(0x30000000, 0x34000000)
 # From another module, and from the same one, by the ELFv2 ABI.
 _ENTRIES = (0, 8)
-ELSEWHERE = "firmware and user space"
+FIRMWARE, USER = "OPAL", "user space"
 H_RTAS = 0xf000
 HCALLS = {0x20: "H_PUT_TCE", 0x138: "H_STUFF_TCE", 0x13c: "H_PUT_TCE_INDIRECT", H_RTAS: "RTAS"}
 TCE_HCALLS = ("H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT")
@@ -40,7 +42,7 @@ class Symbols:
         """(name, whether calls go to this address)."""
         place = bisect.bisect(self._starts, address) - 1
         if place < 0 or address - self._starts[place] >= _FAR:
-            return ELSEWHERE, False
+            return FIRMWARE if address in _OPAL else USER, False
         return self._names[place], address - self._starts[place] in _ENTRIES
 
 
@@ -99,6 +101,8 @@ def parse(text, symbols, rtas):
             parts = (Part(), Part())
         elif words[0] == "block":
             name, beginning = symbols.at(int(words[2], 16))
+            if name == USER:
+                continue
             parts[int(words[1])].symbols[name] += int(words[3])
             if beginning:
                 parts[int(words[1])].calls[name] += int(words[4])

@@ -2,7 +2,7 @@
 """How cost grows with work: the charts of the documentation."""
 
 from . import rows, svg
-from .cases import HIGH, INTERFACES, LOW, PAGE, Boot, Case, Mode, maps
+from .cases import INTERFACES, PAGE, Boot, Case, Mode, maps, vfio, vfio_mode
 
 _PAGES = {1: 50, 16: 50, 256: 10, 4096: 4, 65536: 1}     # how often
 _MAX_LEGACY = 4096      # what its window of 1 GiB has room for, and the next number has not
@@ -14,17 +14,18 @@ _EACH = 500
 
 
 def _sg(most=65536):
-    return tuple(maps(f"sg {pages}", count) for pages, count in _PAGES.items() if pages <= most)
+    return tuple(maps(f"sg {pages}", count, min(count, 16)) for pages, count in _PAGES.items() if pages <= most)
 
 
 def _vfio(driver):
-    return tuple(Case(f"{api} {pages}", f"vfiobench {api} map {pages * PAGE} {HIGH + LOW:#x} {{nvme}}", pages)
-                 for api in INTERFACES[driver] for pages in _PAGES)
+    cases = (vfio(f"{api} {pages}", f"{api}:map", pages * PAGE, pages) for api in INTERFACES[driver] for pages in _PAGES)
+    return vfio_mode("vfio", driver, cases, "{nvme}")
 
 
 def _pes(driver, machine):
-    return tuple(Case(f"{api} {number}", f"vfiobench {api} map {_PER_PE} {HIGH + LOW:#x} $(pci 1b36:0005 | head -n {number})",
-                      _PER_PE // PAGE) for api in INTERFACES[driver] for number in _PES[machine])
+    cases = (vfio(f"{api} {number}", f"{api}:map", _PER_PE, _PER_PE // PAGE, f":{number}")
+             for api in INTERFACES[driver] for number in _PES[machine])
+    return vfio_mode("pes", driver, cases, "$(pci 1b36:0005 | tr '\\n' ,)")
 
 
 def _threads(driver, mask):
@@ -36,11 +37,10 @@ def _boots():
     sg = {"legacy": Mode("sg", "legacy", _sg(_MAX_LEGACY), mask=32), "modern": Mode("sg", "modern", _sg(), type="DMA")}
     yield Boot("noddw", "pseries", (sg["legacy"],), ",ddw=off")
     for machine, append in ("pseries", {}), ("powernv10", _NOBYPASS):
-        vfio = [Mode("vfio", driver, _vfio(driver), type="DMA" if driver == "modern" else "", to="vfio-pci") for driver in sg]
         own = [sg["modern"], *([sg["legacy"]] if append else [])]
-        yield Boot(machine, machine, (*vfio, *own), append=append)
-        yield Boot(f"{machine}-pes", machine, tuple(Mode("pes", driver, _pes(driver, machine), to="every testdev")
-                                                    for driver in sg), devices=("testdev",) * _PES[machine][-1])
+        yield Boot(machine, machine, (*map(_vfio, sg), *own), append=append)
+        yield Boot(f"{machine}-pes", machine, tuple(_pes(driver, machine) for driver in sg),
+                   devices=("testdev",) * _PES[machine][-1])
     for name, machine, drivers, more in (("noddw", "pseries", ("legacy",), {"host_bridge": ",ddw=off"}),
                                          ("pseries", "pseries", ("modern",), {}),
                                          ("powernv10", "powernv10", ("legacy", "modern"), {"append": _NOBYPASS})):

@@ -4,8 +4,6 @@
 import dataclasses
 import tomllib
 
-KIB_PER_PAGE = 64
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -37,7 +35,7 @@ def figure(what, measure):
         "map calls": first.tce_calls, "unmap calls": second.tce_calls, "calls": both.tce_calls,
         "locks": both.locks, "waits": both.waits, "window calls": both.window_calls,
         "100 ns": 100 * sum(measure.printed),
-        **{f"{name} KiB": pages * KIB_PER_PAGE for name, pages in zip(("mapped", "left"), measure.printed)},
+        **dict(zip(("mapped KiB", "left KiB"), measure.printed)),
     }
     return (named[what] if what in named else both.hcalls[what]) / measure.units
 
