@@ -29,7 +29,8 @@ use kernel::{
     sync::{
         aref::ARef,
         Arc, //
-    }, //
+    },
+    workqueue::Task, //
 };
 
 /// Takes over PEs when nobody uses the platform's DMA code for them any more.
@@ -157,8 +158,10 @@ impl pci::DriverEvents for Adopter {
             watch.kick();
         }
     }
+}
 
-    fn settle(&self) {
+impl Task for Adopter {
+    fn run(self: Pin<&Self>) {
         for_each_pci_device(|dev| {
             let mut lock = DeviceGuard::lock(dev);
             while let Err(other) = self.look_at(dev, &lock) {

@@ -8,13 +8,20 @@ use crate::{
     device::Device,
     error::to_result,
     prelude::*,
-    types::Opaque, //
+    types::Opaque,
+    workqueue::{
+        OwnedWork,
+        Task, //
+    }, //
 };
 
 /// Who wants to know of drivers that come to PCI devices and leave them.
 ///
 /// The callbacks may sleep, and must not drop the [`DriverWatch`].
-pub trait DriverEvents: Send + Sync + Sized + 'static {
+///
+/// [`Task::run`] is called when some probe has failed, and after [`DriverWatch::kick`]. No lock is
+/// held then: the driver core is not done with the device when it tells of a failed probe.
+pub trait DriverEvents: Task + Sized + 'static {
     /// A driver is about to probe the device.
     ///
     /// The lock of the device is held. The device has been through `dma_configure()`, so it counts
@@ -25,27 +32,21 @@ pub trait DriverEvents: Send + Sync + Sized + 'static {
     ///
     /// The lock of the device is held.
     fn unbound(&self, watch: &DriverWatch<Self>, dev: &Device);
-
-    /// Some probe failed, or [`DriverWatch::kick`] was called, since this was last called.
-    ///
-    /// No lock is held. It runs in a work item, because the driver core is not done with the device
-    /// when it tells of a failed probe.
-    fn settle(&self);
 }
 
 /// Tells `T` of drivers that come and leave, until it is dropped.
 ///
-/// It stands for a `struct notifier_block` on the PCI bus and a `struct work_struct`. Making and
-/// dropping it may sleep; dropping it waits for calls that are under way.
+/// It stands for a `struct notifier_block` on the PCI bus and a work item. Making and dropping it
+/// may sleep; dropping it waits for calls that are under way.
 ///
 /// # Invariants
 ///
-/// `work` is initialised, and `nb` is registered on the PCI bus.
+/// `nb` is registered on the PCI bus.
 #[pin_data(PinnedDrop)]
 pub struct DriverWatch<T: DriverEvents> {
-    target: T,
+    // Dropped after the notifier is gone.
     #[pin]
-    work: Opaque<bindings::work_struct>,
+    target: OwnedWork<T>,
     #[pin]
     nb: Opaque<bindings::notifier_block>,
 }
@@ -60,20 +61,8 @@ impl<T: DriverEvents> DriverWatch<T> {
     /// Begins to tell `target`.
     pub fn new(target: T) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            target,
-            work <- Opaque::ffi_init(|work| {
-                // SAFETY: `work` can be written, and becomes pinned.
-                unsafe {
-                    bindings::init_work_with_key(
-                        work,
-                        Some(Self::run),
-                        false,
-                        c"DriverWatch".as_char_ptr(),
-                        crate::sync::static_lock_class!().as_ptr(),
-                    )
-                }
-            }),
-            // INVARIANT: The work item is initialised. If this fails there is no value.
+            target <- OwnedWork::new(target, c"DriverWatch", crate::sync::static_lock_class!()),
+            // INVARIANT: If this fails there is no value.
             nb <- Opaque::try_ffi_init(|nb: *mut bindings::notifier_block| {
                 // SAFETY: `nb` can be written.
                 unsafe {
@@ -97,25 +86,9 @@ impl<T: DriverEvents> DriverWatch<T> {
         &self.target
     }
 
-    /// Has [`DriverEvents::settle`] called soon.
-    #[inline(never)]
+    /// Has [`Task::run`] called soon.
     pub fn kick(&self) {
-        // SAFETY: The work item is initialised, and `drop` waits for it.
-        unsafe {
-            bindings::queue_work_on(
-                // CAST: The number of no CPU fits.
-                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
-                bindings::system_dfl_long_wq,
-                self.work.get(),
-            )
-        };
-    }
-
-    extern "C" fn run(work: *mut bindings::work_struct) {
-        // SAFETY: The work item is part of a value that waits for it when it drops.
-        let this = unsafe { &*container_of!(Opaque::cast_from(work), Self, work) };
-
-        this.target.settle();
+        self.target.start();
     }
 
     extern "C" fn call(
@@ -148,8 +121,7 @@ impl<T: DriverEvents> PinnedDrop for DriverWatch<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant.
         unsafe {
-            bindings::bus_unregister_notifier(&raw const bindings::pci_bus_type, self.nb.get());
-            bindings::cancel_work_sync(self.work.get());
-        }
+            bindings::bus_unregister_notifier(&raw const bindings::pci_bus_type, self.nb.get())
+        };
     }
 }
