@@ -72,6 +72,12 @@ impl TceRun {
             (count.get() > 0).then_some(Self { first, count })
         })
     }
+
+    /// The TCEs, one by one.
+    pub(crate) fn indexes(self) -> impl Iterator<Item = TceIndex> {
+        let first = self.first.get();
+        (first..first.saturating_add(self.count.get())).map(TceIndex::new)
+    }
 }
 
 /// The windows of a PE, as a paging domain sees them.
@@ -141,9 +147,13 @@ impl Layout {
             .flatten()
     }
 
-    /// Whether there is a window for 64-bit devices, beside the low one or in place of it.
-    pub(crate) fn has_64bit_window(&self) -> bool {
-        self.high.is_some() || self.low.base >= FOUR_GIB
+    /// What firmware calls a window of a PE on pSeries, where the low one may be the only one, and
+    /// made for 64-bit devices.
+    pub(crate) fn number_of(window: &Window) -> WindowNumber {
+        match window.base < FOUR_GIB {
+            true => WindowNumber::Low,
+            false => WindowNumber::High,
+        }
     }
 
     /// The page size below [`high_start`](Self::high_start).

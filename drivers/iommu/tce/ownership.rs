@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | the platform | platform | platform |
 //! | the driver | IOMMU core | nobody |
+//! | nobody, because firmware refused | nobody | nobody |
 //!
 //! The fields are written when the windows change hands, whether that succeeds or fails, and when a
 //! device joins or leaves a PE that the driver owns. None of this happens while a driver uses the
@@ -37,6 +38,17 @@ pub(crate) trait Devices: Send + Sync + 'static {
     /// that was made earlier is unmapped later. The windows belong to the platform if `owner` says
     /// so, and when they change hands this is called again.
     unsafe fn set_dma_owner(&self, dev: &Device, owner: DmaOwner);
+}
+
+/// Who has the windows of a PE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The platform's DMA code.
+    Platform,
+    /// The driver.
+    Driver,
+    /// Nobody: firmware took them from the one and refused to give them to the other.
+    Nobody,
 }
 
 /// A device that the driver has.
@@ -118,25 +130,23 @@ impl Members {
     }
 
     /// Who maps the DMA of a device of the PE.
-    fn owner(&self, dev: &Device, platform: bool) -> DmaOwner {
-        match (platform, self.contains(dev)) {
-            (true, _) => DmaOwner::Platform,
-            (false, true) => DmaOwner::Iommu,
-            (false, false) => DmaOwner::Nobody,
+    fn owner(&self, dev: &Device, holder: Holder) -> DmaOwner {
+        match holder {
+            Holder::Platform => DmaOwner::Platform,
+            Holder::Driver if self.contains(dev) => DmaOwner::Iommu,
+            Holder::Driver | Holder::Nobody => DmaOwner::Nobody,
         }
     }
 
     /// Writes who maps the DMA of every device of the PE. May sleep.
     ///
-    /// `platform` says whether the platform has the windows.
-    ///
     /// # Safety
     ///
     /// No driver uses the DMA API for any device of the PE, or it has only been able to fail.
-    pub(crate) unsafe fn settle(&self, devices: &impl Devices, platform: bool) {
+    pub(crate) unsafe fn settle(&self, devices: &impl Devices, holder: Holder) {
         devices.for_each_device(&mut |dev| {
             // SAFETY: By the safety requirements; the caller says who has the windows.
-            unsafe { devices.set_dma_owner(dev, self.owner(dev, platform)) }
+            unsafe { devices.set_dma_owner(dev, self.owner(dev, holder)) }
         });
     }
 
@@ -145,9 +155,9 @@ impl Members {
     /// # Safety
     ///
     /// As for [`settle`](Self::settle), but for `dev` only.
-    pub(crate) unsafe fn settle_one(&self, devices: &impl Devices, dev: &Device, platform: bool) {
+    pub(crate) unsafe fn settle_one(&self, devices: &impl Devices, dev: &Device, holder: Holder) {
         // SAFETY: By the safety requirements; the caller says who has the windows.
-        unsafe { devices.set_dma_owner(dev, self.owner(dev, platform)) }
+        unsafe { devices.set_dma_owner(dev, self.owner(dev, holder)) }
     }
 
     /// Makes sure that no device which the driver does not have uses the DMA API, now or later,

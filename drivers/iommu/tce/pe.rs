@@ -24,11 +24,13 @@ use crate::{
     layout::Layout,
     ownership::{
         Devices,
+        Holder,
         Members, //
     },
     space::Space,
     stats::Stats, //
 };
+use core::mem;
 use kernel::{
     device::Device,
     new_mutex,
@@ -54,6 +56,9 @@ pub(crate) enum Target<'a> {
 enum Current {
     /// The platform's DMA code owns them.
     Platform,
+    /// Nobody does: firmware took them from the platform, and then gave them to no one. No TCE of
+    /// theirs is set, and the way out is to claim them, or to give them back, once more.
+    Nobody,
     /// The driver owns them and nothing translates.
     Blocked(Arc<dyn Firmware>),
     /// They translate through the tables of a domain.
@@ -82,8 +87,16 @@ enum Phase {
 }
 
 impl State {
+    fn holder(&self) -> Holder {
+        match self.current {
+            Current::Platform => Holder::Platform,
+            Current::Nobody => Holder::Nobody,
+            _ => Holder::Driver,
+        }
+    }
+
     fn is_platform(&self) -> bool {
-        matches!(self.current, Current::Platform)
+        self.holder() == Holder::Platform
     }
 
     /// Whether the PE has to stay with the platform.
@@ -127,10 +140,12 @@ impl<C: Calls + Devices> Pe<C> {
     ) -> Result<Arc<Self>> {
         let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
         let none = Members::new();
-        let port = firmware::claim(&calls, dev, &common, &stats).inspect_err(|_| {
+        let claimed = firmware::claim(&calls, dev, &common, &stats).map_err(|why| {
             // SAFETY: By the safety requirements.
-            unsafe { none.settle(&*calls, true) }
-        })?;
+            unsafe { none.settle(&*calls, why.holder) }
+            why.error
+        });
+        let port = claimed?;
         let layout = port.layout().clone();
         let current = Current::Blocked(port.clone());
         let devices = calls.clone();
@@ -149,14 +164,14 @@ impl<C: Calls + Devices> Pe<C> {
             GFP_KERNEL,
         );
         // A PE for which there is no memory is given back, too.
-        let released = match (&pe, start) {
-            (Ok(_), Start::Owned) => Ok(false),
-            _ => port.release(dev).map(|()| true),
+        let holder = match (&pe, start) {
+            (Ok(_), Start::Owned) => Ok(Holder::Driver),
+            _ => port.release(dev).map(|()| Holder::Platform),
         };
         // SAFETY: By the safety requirements.
-        unsafe { none.settle(&*devices, released == Ok(true)) };
-        let (pe, released) = (pe?, released?);
-        if released {
+        unsafe { none.settle(&*devices, holder.unwrap_or(Holder::Nobody)) };
+        let (pe, holder) = (pe?, holder?);
+        if holder == Holder::Platform {
             pe.state.lock().current = Current::Platform;
         }
         Ok(pe)
@@ -167,9 +182,30 @@ impl<C: Calls + Devices> Pe<C> {
         &self.calls
     }
 
-    /// The windows that a paging domain for this PE has. May sleep.
+    /// The windows, or those that the driver last had. May sleep.
     pub(crate) fn layout(&self) -> Layout {
         self.state.lock().layout.clone()
+    }
+
+    /// The windows that a new paging domain for the PE is made for. May sleep.
+    ///
+    /// Firmware may have others to give than it last had. So if the platform has the PE, the driver
+    /// takes it for a moment to find out.
+    ///
+    /// # Safety
+    ///
+    /// A driver that binds to a device of the PE has [`set_in_use`](Self::set_in_use) called before
+    /// it uses the DMA API.
+    pub(crate) unsafe fn new_layout(&self, dev: &Device) -> Layout {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        // A refusal is for the attach to tell.
+        if state.is_platform() && self.own(state, dev).is_ok() {
+            if let Err(e) = self.give_back(state, dev) {
+                dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
+            }
+        }
+        state.layout.clone()
     }
 
     /// What has been asked of firmware for this PE.
@@ -208,7 +244,7 @@ impl<C: Calls + Devices> Pe<C> {
         let result = state.members.add(dev);
         if !state.is_platform() {
             // SAFETY: The device has no driver.
-            unsafe { state.members.settle_one(&*self.calls, dev, false) };
+            unsafe { state.members.settle_one(&*self.calls, dev, state.holder()) };
         }
         result
     }
@@ -227,7 +263,7 @@ impl<C: Calls + Devices> Pe<C> {
         let last = state.members.is_empty();
         if !state.is_platform() {
             // SAFETY: By the safety requirements.
-            unsafe { state.members.settle_one(&*self.calls, dev, false) };
+            unsafe { state.members.settle_one(&*self.calls, dev, state.holder()) };
         }
         let result = if last {
             self.give_back(state, dev)
@@ -239,9 +275,10 @@ impl<C: Calls + Devices> Pe<C> {
         if let Err(e) = result {
             dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
         }
-        if let (true, Current::Stuck(port, space)) = (last, state.current.clone()) {
-            space.give_up(&port);
-            state.current = Current::Blocked(port);
+        if last && !state.is_platform() {
+            if let Current::Stuck(port, space) = mem::replace(&mut state.current, Current::Nobody) {
+                space.give_up(&port);
+            }
         }
         last
     }
@@ -293,8 +330,10 @@ impl<C: Calls + Devices> Pe<C> {
             Target::Blocked => self.block(state, dev)?,
             Target::Platform if state.is_platform() => (),
             Target::Platform if state.members.in_use() => return Err(EBUSY),
-            Target::Platform => self.give_back(state, dev)?,
-            Target::Paging(space) => self.translate(state, dev, space)?,
+            Target::Platform => self.change(state, dev, |state| self.give_back(state, dev))?,
+            Target::Paging(space) => {
+                self.change(state, dev, |state| self.translate(state, dev, space))?
+            }
         }
         let blocked = matches!(target, Target::Blocked);
         state.members.set_blocked(dev, blocked);
@@ -337,25 +376,32 @@ impl<C: Calls + Devices> Pe<C> {
     fn own(&self, state: &mut State, dev: &Device) -> Result<Arc<dyn Firmware>> {
         match &state.current {
             Current::Blocked(port) | Current::Paging(port, _) | Current::Stuck(port, _) => {
-                Ok(port.clone())
+                return Ok(port.clone())
             }
-            Current::Platform if state.members.in_use() => Err(EBUSY),
-            Current::Platform => {
-                state.members.seize(&*self.calls)?;
-                let port = firmware::claim(&self.calls, dev, &self.common, &self.stats);
-                if let Ok(port) = &port {
-                    state.layout = port.layout().clone();
-                    state.current = Current::Blocked(port.clone());
-                }
-                // SAFETY: No member is in use, and the other devices were seized.
-                unsafe { state.members.settle(&*self.calls, port.is_err()) };
-                port
-            }
+            Current::Platform if state.members.in_use() => return Err(EBUSY),
+            Current::Platform => state.members.seize(&*self.calls)?,
+            Current::Nobody => (),
         }
+        let (current, result) = match firmware::claim(&self.calls, dev, &self.common, &self.stats) {
+            Ok(port) => {
+                state.layout = port.layout().clone();
+                (Current::Blocked(port.clone()), Ok(port))
+            }
+            Err(why) if why.holder == Holder::Nobody => (Current::Nobody, Err(why.error)),
+            Err(why) => (state.current.clone(), Err(why.error)),
+        };
+        state.current = current;
+        // SAFETY: No member is in use and the other devices were seized, or nobody had the windows
+        // and drivers could only fail.
+        unsafe { state.members.settle(&*self.calls, state.holder()) };
+        result
     }
 
     /// Stops all translation, as far as firmware lets it.
     fn block(&self, state: &mut State, dev: &Device) -> Result {
+        if let Current::Nobody = state.current {
+            return Ok(());
+        }
         self.own(state, dev)?;
         // Firmware's refusal is in the log. It is tried again before the windows are put to use.
         self.close(state, dev).ok();
@@ -377,36 +423,40 @@ impl<C: Calls + Devices> Pe<C> {
     }
 
     fn give_back(&self, state: &mut State, dev: &Device) -> Result {
-        if let Current::Platform = state.current {
-            return Ok(());
-        }
-        let port = self.own(state, dev)?;
         // What could not be closed goes with the rest, so that is no reason to stop.
         self.close(state, dev).ok();
-        port.release(dev)?;
-        if let Current::Stuck(port, space) = &state.current {
-            space.forget(port);
+        match &state.current {
+            Current::Platform => return Ok(()),
+            Current::Nobody => firmware::give_back(&*self.calls, dev)?,
+            Current::Blocked(port) | Current::Paging(port, _) => port.release(dev)?,
+            Current::Stuck(port, space) => {
+                port.release(dev)?;
+                space.forget(port);
+            }
         }
         state.current = Current::Platform;
         // SAFETY: Nobody has been able to use the platform's DMA code, and the devices that the
         // driver has are not in use.
-        unsafe { state.members.settle(&*self.calls, true) };
+        unsafe { state.members.settle(&*self.calls, Holder::Platform) };
         Ok(())
     }
 
-    fn translate(&self, state: &mut State, dev: &Device, space: &Arc<Space>) -> Result {
-        if let Current::Paging(_, current) = &state.current {
-            if Arc::ptr_eq(current, space) {
-                return Ok(());
-            }
-        }
+    /// Does `f`, which changes what the windows do. On error they do what they did before.
+    fn change(
+        &self,
+        state: &mut State,
+        dev: &Device,
+        f: impl FnOnce(&mut State) -> Result,
+    ) -> Result {
         let old = state.current.clone();
-        let result = self.switch(state, dev, space);
+        let result = f(state);
         if result.is_err() {
             let restored = match &old {
-                Current::Blocked(_) | Current::Stuck(..) => self.block(state, dev),
+                Current::Blocked(_) | Current::Stuck(..) | Current::Nobody => {
+                    self.block(state, dev)
+                }
                 Current::Platform => self.give_back(state, dev),
-                Current::Paging(_, old) => self.switch(state, dev, old),
+                Current::Paging(_, old) => self.translate(state, dev, old),
             };
             if let Err(e) = restored {
                 dev_err!(dev, "cannot restore DMA of the PE ({e:?}); it is blocked\n");
@@ -415,12 +465,17 @@ impl<C: Calls + Devices> Pe<C> {
         result
     }
 
-    fn switch(&self, state: &mut State, dev: &Device, space: &Arc<Space>) -> Result {
-        let port = self.own(state, dev)?;
+    fn translate(&self, state: &mut State, dev: &Device, space: &Arc<Space>) -> Result {
+        let mut port = self.own(state, dev)?;
         if let Current::Paging(_, current) = &state.current {
             if Arc::ptr_eq(current, space) {
                 return Ok(());
             }
+        }
+        // New windows have none of the TCEs that could not be cleared.
+        if port.is_broken() && !state.members.in_use() {
+            self.give_back(state, dev)?;
+            port = self.own(state, dev)?;
         }
         // What can fail for reasons of our own comes before the old domain loses the PE.
         if !space.layout().is_compatible(port.layout()) {

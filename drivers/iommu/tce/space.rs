@@ -360,6 +360,7 @@ impl Space {
     pub(crate) fn cut(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
         if self.layout.holds_copy() {
             self.for_each_leaf(|window, run| {
+                let _rcu = rcu::read_lock();
                 port.withdraw(window, run);
                 Ok(())
             })
@@ -386,6 +387,7 @@ impl Space {
             return Ok(());
         }
         self.for_each_leaf(|window, run| {
+            let _rcu = rcu::read_lock();
             // The leaf may be freed before the lock is taken; who publishes looks for it again.
             let _replay = self.replay.lock();
             port.publish(window, run)

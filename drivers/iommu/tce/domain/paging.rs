@@ -13,7 +13,8 @@ use crate::{
     firmware::calls::Calls,
     layout::{
         cpu_page_shift,
-        IobaRange, //
+        IobaRange,
+        Layout, //
     },
     pe::Target,
     space::Space, //
@@ -54,6 +55,39 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
+    /// Makes a domain for PEs with the windows of `layout`. Memory ends at `max_ram`. May sleep.
+    pub(crate) fn for_windows(layout: Layout, max_ram: u64) -> Result<(Geometry, Self)> {
+        let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
+        let iova = |ioba: Ioba| Iova::new(ioba.get());
+        let low = match layout.high_start() {
+            Some(high_start) => Some(LowAddresses {
+                high_start: iova(high_start),
+                page: size(layout.low_granule())?,
+                preferred_last: layout.preferred_last(max_ram).map(iova),
+            }),
+            None => None,
+        };
+        let geometry = Geometry {
+            // VFIO type1 wants a page size that all PEs of a container have: that of the CPU.
+            pages: PageSizes::of(size(layout.granule())?).with(size(cpu_page_shift()?)?),
+            aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
+            low,
+        };
+        // A hypervisor knows by itself what a TCE may lead to. Without one it is RAM, with all that
+        // can be added: MMIO lies above it on every POWER machine.
+        let memory_end = match layout.holds_copy() {
+            true => PhysAddr::MAX,
+            false => max_ram,
+        };
+        let space = Space::new(layout)?;
+        Ok((geometry, Self { space, memory_end }))
+    }
+
+    /// What a PE is attached to.
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target::Paging(&self.space)
+    }
+
     /// The first TCE of a request, if it leads to memory.
     #[inline(always)]
     fn tce(&self, req: &MapRequest) -> Option<Tce> {
@@ -108,37 +142,15 @@ unsafe impl iommu::PagingOps for Paging {
     fn new(ctx: &EndpointCtx<'_, domain::Tce>) -> Result<(Geometry, impl PinInit<Self, Error>)> {
         let endpoint = ctx.endpoint();
         let pe = endpoint.pe();
-        let layout = pe.layout();
-        let max_ram = pe.calls().max_ram();
-        let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
-        let iova = |ioba: Ioba| Iova::new(ioba.get());
-        let low = match layout.high_start() {
-            Some(high_start) => Some(LowAddresses {
-                high_start: iova(high_start),
-                page: size(layout.low_granule())?,
-                preferred_last: layout.preferred_last(max_ram).map(iova),
-            }),
-            None => None,
-        };
-        let geometry = Geometry {
-            // VFIO type1 wants a page size that all PEs of a container have: that of the CPU.
-            pages: PageSizes::of(size(layout.granule())?).with(size(cpu_page_shift()?)?),
-            aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
-            low,
-        };
-        // A hypervisor knows by itself what a TCE may lead to. Without one it is RAM, with all that
-        // can be added: MMIO lies above it on every POWER machine.
-        let memory_end = match layout.holds_copy() {
-            true => PhysAddr::MAX,
-            false => max_ram,
-        };
-        let space = Space::new(layout)?;
-        Ok((geometry, Ok(Self { space, memory_end })))
+        // SAFETY: `Adopter` takes note of a driver before it probes.
+        let layout = unsafe { pe.new_layout(ctx.device()) };
+        let (geometry, this) = Self::for_windows(layout, pe.calls().max_ram())?;
+        Ok((geometry, Ok(this)))
     }
 
     fn attach(self: Pin<&Self>, ctx: &AttachCtx<'_, domain::Tce>) -> Result {
         // SAFETY: This is the `attach_dev` callback of the IOMMU core.
-        unsafe { ctx.endpoint().attach(&Target::Paging(&self.space)) }
+        unsafe { ctx.endpoint().attach(&self.target()) }
     }
 
     #[inline(always)]

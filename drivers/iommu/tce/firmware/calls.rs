@@ -21,8 +21,16 @@ use kernel::{
             WindowNumber, //
         }, //
     },
-    prelude::*, //
+    prelude::*,
+    time::{
+        delay::udelay,
+        Delta, //
+    }, //
 };
+
+/// The most TCEs that a hypercall takes.
+// CAST: 512.
+pub(crate) const LIST: Tces = Tces::new(TceList::LEN as u64);
 
 /// The calls for one PE. The device that some of them take is any device of the PE.
 ///
@@ -117,4 +125,34 @@ impl Refused {
     pub(crate) fn is_busy(&self) -> bool {
         self.error == EBUSY
     }
+}
+
+/// How long a hypercall may be busy before that counts as a refusal. The hypervisor asks for up to
+/// 100 s, but the caller may be in atomic context.
+const PATIENCE: Delta = Delta::from_millis(20);
+
+/// How long to wait for a busy hypercall at a time.
+const WAIT: Delta = Delta::from_micros(50);
+
+/// Makes a hypercall again while the hypervisor is busy, within bounds.
+#[inline(always)]
+pub(crate) fn patiently(call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
+    match call() {
+        Err(refused) if refused.is_busy() => wait_for(refused, call),
+        result => result,
+    }
+}
+
+#[cold]
+fn wait_for(mut refused: Refused, call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
+    let mut waited = Delta::ZERO;
+    while refused.is_busy() && waited < PATIENCE {
+        udelay(WAIT);
+        waited += WAIT;
+        match call() {
+            Err(again) => refused = again,
+            Ok(()) => return Ok(()),
+        }
+    }
+    Err(refused)
 }

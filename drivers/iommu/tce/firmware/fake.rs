@@ -113,6 +113,8 @@ pub(crate) enum Event {
     Kill,
     /// A window is about to be opened.
     Open,
+    /// A window is about to be closed.
+    Close,
 }
 
 /// Something that a test does in the middle of a call. It may be atomic context.
@@ -221,6 +223,7 @@ struct Way {
 }
 
 struct State {
+    ddw: bool,
     devices: KVec<Known>,
     platform: bool,
     windows: [Option<Opened>; MAX_WINDOWS],
@@ -234,6 +237,10 @@ struct State {
     hook: Option<Hook>,
     /// A TCE that cannot be cleared.
     stuck: Option<Ioba>,
+    /// The hypervisor has refused to clear a TCE, so the driver may go further than otherwise.
+    refused: bool,
+    /// The hypervisor does not close a window that has TCEs.
+    keeps_dirty: bool,
     /// What no driver should do; none of these is an error for the caller.
     sins: usize,
     kills: usize,
@@ -270,6 +277,7 @@ impl Fake {
             pin_init!(Self {
                 model,
                 state <- new_spinlock_irq!(State {
+                    ddw: model.ddw,
                     devices: KVec::new(),
                     platform: true,
                     windows,
@@ -280,6 +288,8 @@ impl Fake {
                     fail: Fail::Never,
                     hook: None,
                     stuck: None,
+                    refused: false,
+                    keeps_dirty: false,
                     sins: 0,
                     kills: 0,
                     single_kills: 0,
@@ -319,6 +329,11 @@ impl Fake {
             root,
             table,
         })
+    }
+
+    /// Whether further windows may be opened from now on (PAPR).
+    pub(crate) fn set_ddw(&self, ddw: bool) {
+        self.state.lock().ddw = ddw;
     }
 
     /// Adds a device to the PE.
@@ -406,6 +421,16 @@ impl Fake {
         self.state.lock().stuck = ioba;
     }
 
+    /// Makes the hypervisor refuse to close windows that have TCEs.
+    pub(crate) fn keep_dirty(&self, keep: bool) {
+        self.state.lock().keeps_dirty = keep;
+    }
+
+    /// How many windows are open.
+    pub(crate) fn open_windows(&self) -> usize {
+        self.state.lock().windows.iter().flatten().count()
+    }
+
     /// A device of the PE does DMA. Returns the physical address it reaches.
     ///
     /// [`None`] means that the access was stopped, and froze the PE.
@@ -475,9 +500,42 @@ impl Fake {
         Self::translate(&mut self.state.lock(), ioba, write)
     }
 
+    /// Calls `f` with the physical address of each page that a device of the PE reaches.
+    pub(crate) fn for_each_reached(&self, mut f: impl FnMut(PhysAddr)) {
+        let state = self.state.lock();
+        let mut page = |tce: Tce| {
+            if tce.is_present() {
+                f(tce.addr());
+            }
+        };
+        for opened in state.windows.iter().flatten() {
+            let parts = opened.table.parts.iter().flatten();
+            parts
+                .flat_map(|part| part.iter())
+                .copied()
+                .for_each(&mut page);
+            if let Some(root) = opened.root {
+                for_each_tce(root.addr, root.levels, &mut page);
+            }
+        }
+        state
+            .cache
+            .iter()
+            .map(|cached| cached.tce)
+            .for_each(&mut page);
+        for way in &state.ways {
+            for_each_tce(way.addr, 1, &mut page);
+        }
+    }
+
     /// Ends a freeze, as error recovery does.
     pub(crate) fn thaw(&self) {
         self.state.lock().frozen = false;
+    }
+
+    /// Whether the platform has the PE.
+    pub(crate) fn is_platform(&self) -> bool {
+        self.state.lock().platform
     }
 
     /// Whether the platform has the PE, as it was before the driver came.
@@ -489,6 +547,11 @@ impl Fake {
             Kind::Ioda => low.is_none(),
         };
         state.platform && low_is && high.is_none()
+    }
+
+    /// Whether changes of TCEs have to be followed by kills.
+    pub(crate) fn has_kill(&self) -> bool {
+        self.model.kind == Kind::Ioda
     }
 
     /// Violations of the interface so far.
@@ -552,6 +615,7 @@ impl Fake {
         if let Fail::Busy(left) = &mut state.fail {
             if let Some(fewer) = left.checked_sub(1) {
                 *left = fewer;
+                state.refused |= matches!(event, Event::Clear(_));
                 return Err(Refused {
                     code: H_BUSY,
                     error: EBUSY,
@@ -578,7 +642,9 @@ impl Fake {
             fits.then_some((&mut w.table, first, stuck.filter(|at| *at < n)))
         });
         let (Some((table, first, stuck)), 1..=TceList::LEN) = (range, n) else {
-            state.sins += 1;
+            // The name that no window has is for windows that had to be closed.
+            let excused = state.refused && liobn.get() == u32::MAX;
+            state.sins += usize::from(!excused);
             return Err(refuse(H_PARAMETER));
         };
         let done = stuck.unwrap_or(if fails { n / 2 } else { n });
@@ -586,10 +652,11 @@ impl Fake {
         for i in 0..done {
             fails |= table.set(first + i, tce(i)).is_err();
         }
-        match fails {
-            true => Err(refuse(H_HARDWARE)),
-            false => Ok(()),
+        if fails {
+            state.refused |= matches!(event, Event::Clear(_));
+            return Err(refuse(H_HARDWARE));
         }
+        Ok(())
     }
 }
 
@@ -607,6 +674,19 @@ fn walk(root: Root, index: TceIndex) -> Option<PhysAddr> {
         addr = tce.addr();
     }
     Some(addr)
+}
+
+/// Calls `f` with each TCE below the node at `addr`, which is one of `levels` levels.
+fn for_each_tce(addr: PhysAddr, levels: u32, f: &mut impl FnMut(Tce)) {
+    for index in 0..TceList::LEN as u64 {
+        // SAFETY: As in `walk`.
+        let tce = unsafe { TceList::from_phys(addr) }.get(TceIndex::new(index));
+        if levels == 1 {
+            f(tce);
+        } else if tce.is_present() {
+            for_each_tce(tce.addr(), levels - 1, f);
+        }
+    }
 }
 
 impl Calls for Fake {
@@ -631,8 +711,8 @@ impl Calls for Fake {
             }
         };
         let room = match &state.windows {
-            [Some(_), _] => self.model.ddw && !self.model.one_window,
-            [None, _] => self.model.ddw,
+            [Some(_), _] => state.ddw && !self.model.one_window,
+            [None, _] => state.ddw,
         };
         Ok(Query {
             firmware: self.model.kind,
@@ -672,7 +752,7 @@ impl Calls for Fake {
             .into_iter()
             .flatten()
             .any(Opened::has_tces);
-        state.sins += usize::from(left);
+        state.sins += usize::from(left && !state.refused);
         let disturbed = |known: &Known| known.in_use && known.owner == DmaOwner::Platform;
         state.sins += state
             .devices
@@ -705,7 +785,7 @@ impl Calls for Fake {
         }
         let papr = matches!(self.model.kind, Kind::Papr);
         let fits = if papr {
-            let room = self.model.ddw && !(self.model.one_window && state.windows[0].is_some());
+            let room = state.ddw && !(self.model.one_window && state.windows[0].is_some());
             num == WindowNumber::High && room && root.is_none() && tces.get() <= MAX_TCES
         } else {
             // The walk must reach exactly the TCEs of the window.
@@ -724,20 +804,25 @@ impl Calls for Fake {
     }
 
     unsafe fn close_window(&self, _: &Device, num: WindowNumber) -> Result {
+        self.tell(Event::Close);
         let mut state = self.state.lock();
         if Self::call(&mut state) {
             return Err(EIO);
         }
         if matches!(self.model.kind, Kind::Papr) && num == WindowNumber::Low {
-            if !self.model.ddw {
+            if !state.ddw {
                 return Err(ENODEV);
             }
             // Devices that drive 32 bits have nothing else.
-            state.sins += usize::from(!self.model.one_window);
+            state.sins += usize::from(!self.model.one_window && !state.refused);
+        }
+        let dirty = state.windows[num.get()].iter().any(Opened::has_tces);
+        if dirty && state.keeps_dirty {
+            return Err(EIO);
         }
         let old = state.windows[num.get()].take();
         // PAPR wants the TCEs cleared first.
-        state.sins += usize::from(old.iter().any(Opened::has_tces));
+        state.sins += usize::from(dirty && !state.refused);
         state.cache.retain(|c| c.window != num.get());
         state.ways.retain(|way| way.window != num.get());
         drop(state);
@@ -841,9 +926,8 @@ impl Devices for Fake {
             return;
         };
         let disturbed = known.in_use && known.owner == DmaOwner::Platform;
-        // The platform maps nothing in windows that it does not have, unless it cannot have them.
-        let refused = matches!(state.fail, Fail::From(_));
-        let wrong = owner == DmaOwner::Platform && !platform && !refused;
+        // The platform maps nothing in windows that it does not have.
+        let wrong = owner == DmaOwner::Platform && !platform;
         state.sins += usize::from(disturbed) + usize::from(wrong);
         known.owner = owner;
         known.writes += 1;

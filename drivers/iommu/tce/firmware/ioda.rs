@@ -10,14 +10,17 @@
 use crate::{
     firmware::{
         calls::Calls,
+        unclaim,
         Common,
-        Firmware, //
+        Firmware,
+        NotClaimed, //
     },
     layout::{
         plan_table,
         Layout,
         TceRun, //
     },
+    ownership::Holder,
     stats::{
         Event,
         Stats, //
@@ -62,7 +65,7 @@ impl<C: Calls> Ioda<C> {
         common: &Common,
         query: &Query,
         stats: Arc<Stats>,
-    ) -> Result<Self> {
+    ) -> Result<Self, NotClaimed> {
         let shift = query
             .page_sizes
             .largest_up_to(common.max_page)
@@ -92,13 +95,12 @@ impl<C: Calls> Ioda<C> {
             .connect(dev, &windows)
             .and_then(|()| this.disconnect(dev));
         if let Err(e) = tried {
-            // SAFETY: As above.
-            if unsafe { this.calls.set_platform(dev, true) }.is_err() {
-                dev_err!(dev, "OPAL does not take back the DMA windows\n");
+            let why = unclaim(&*this.calls, dev, e);
+            if why.holder == Holder::Nobody {
                 // They may still be open.
                 core::mem::forget(windows);
             }
-            return Err(e);
+            return Err(why);
         }
         Ok(this)
     }
@@ -132,6 +134,10 @@ impl<C: Calls> Ioda<C> {
 impl<C: Calls> Firmware for Ioda<C> {
     fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    fn is_broken(&self) -> bool {
+        false
     }
 
     fn connect(&self, dev: &Device, windows: &Windows) -> Result {

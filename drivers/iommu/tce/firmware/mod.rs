@@ -14,6 +14,7 @@ mod ioda;
 mod papr;
 #[cfg(CONFIG_TCE_IOMMU)]
 mod real;
+mod shutdown;
 
 use crate::{
     firmware::{
@@ -27,13 +28,19 @@ use crate::{
         Layout,
         TceRun, //
     },
+    ownership::{
+        Devices,
+        Holder, //
+    },
     stats::Stats,
     windows::{
         TableWindow,
         Windows, //
     }, //
 };
+use core::convert::Infallible;
 use kernel::{
+    alloc::AllocError,
     device::Device,
     powerpc::window::{
         Firmware as Kind,
@@ -55,6 +62,10 @@ pub(crate) trait Firmware: Send + Sync {
     /// The windows.
     fn layout(&self) -> &Layout;
 
+    /// Whether firmware has refused to withdraw, so that nothing is published any more. The way out
+    /// is to give the windows back.
+    fn is_broken(&self) -> bool;
+
     /// Lets the PE translate through the tables of `windows`. May sleep.
     ///
     /// On error the PE may translate through some of them until it is disconnected.
@@ -66,17 +77,17 @@ pub(crate) trait Firmware: Send + Sync {
     /// translate through the tables, which have to stay; it is not connected before that is over.
     fn disconnect(&self, dev: &Device) -> Result;
 
-    /// Makes new TCEs of `window` visible to the PE. Atomic context.
+    /// Makes new TCEs of `window` visible to the PE. Atomic context, with the RCU lock held.
     ///
     /// On error, part of `run` may have been published; the caller withdraws all of it. Fails with
     /// [`EIO`] once firmware has refused to withdraw.
     fn publish(&self, window: &TableWindow, run: TceRun) -> Result;
 
-    /// Makes the PE forget TCEs that were cleared. Atomic context.
+    /// Makes the PE forget TCEs that were cleared. Atomic context, with the RCU lock held.
     ///
     /// When this returns, no access through the old TCEs is possible or under way. Where firmware
-    /// refuses, all that it does not refuse is withdrawn, the log has it once, and nothing is
-    /// published to the PE any more.
+    /// refuses, all that it does not refuse is withdrawn, the log has it once, nothing is published
+    /// to the PE any more, and its windows are closed soon.
     fn withdraw(&self, window: &TableWindow, run: TceRun);
 
     /// Makes the PE forget every cleared TCE. Atomic context.
@@ -106,22 +117,71 @@ impl Common {
     }
 }
 
-/// Takes the windows of the PE of `dev` over from the platform's DMA code. May sleep.
+/// Why windows could not be taken over.
+pub(crate) struct NotClaimed {
+    pub(crate) error: Error,
+    /// Who has them now: not the driver.
+    pub(crate) holder: Holder,
+}
+
+impl From<Error> for NotClaimed {
+    /// For errors that come before anything has changed.
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            holder: Holder::Platform,
+        }
+    }
+}
+
+impl From<AllocError> for NotClaimed {
+    fn from(error: AllocError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// Gives the windows to the platform's DMA code, whoever has them. May sleep.
 ///
-/// No driver uses DMA through the PE. On error the platform has the windows again.
-pub(crate) fn claim<C: Calls>(
+/// No driver uses DMA through the PE. The caller writes who maps DMA.
+pub(crate) fn give_back<C: Calls>(calls: &C, dev: &Device) -> Result {
+    // SAFETY: As the caller says.
+    unsafe { calls.set_platform(dev, true) }
+}
+
+/// Undoes a claim that failed with `error` when the windows had been taken.
+fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
+    let holder = match give_back(calls, dev) {
+        Ok(()) => Holder::Platform,
+        Err(e) => {
+            dev_err!(dev, "cannot restore the DMA windows ({e:?}); no DMA\n");
+            Holder::Nobody
+        }
+    };
+    NotClaimed { error, holder }
+}
+
+/// Takes the windows of the PE of `dev` over from the platform's DMA code, or from nobody. May
+/// sleep.
+///
+/// No driver uses DMA through the PE. The caller writes who maps DMA.
+pub(crate) fn claim<C: Calls + Devices>(
     calls: &Arc<C>,
     dev: &Device,
     common: &Arc<Common>,
     stats: &Arc<Stats>,
-) -> Result<Arc<dyn Firmware>> {
+) -> Result<Arc<dyn Firmware>, NotClaimed> {
     let query = calls.query(dev)?;
     let (calls, stats) = (calls.clone(), stats.clone());
     // Memory comes first: without it the windows would have to be given back.
     Ok(match query.firmware {
         Kind::Papr => {
-            let port = UniqueArc::new_uninit(GFP_KERNEL)?;
-            Arc::<Papr<C>>::from(port.write(Papr::claim(calls, dev, common.clone(), stats)?))
+            let port = UniqueArc::<Papr<C>>::new_uninit(GFP_KERNEL)?;
+            let layout = Papr::claim(&*calls, dev, common)?;
+            let init = Papr::new(calls, layout, common.clone(), stats);
+            match port.pin_init_with::<Infallible>(init) {
+                Ok(port) => Arc::<Papr<C>>::from(port),
+                Err(never) => match never {},
+            }
         }
         Kind::Ioda => {
             let port = UniqueArc::new_uninit(GFP_KERNEL)?;

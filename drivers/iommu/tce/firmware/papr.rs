@@ -13,17 +13,26 @@
 use crate::{
     firmware::{
         calls::{
+            patiently,
             Calls,
-            Refused, //
+            Refused,
+            LIST, //
         },
+        shutdown::{
+            Shutdown,
+            NOBODY, //
+        },
+        unclaim,
         Common,
-        Firmware, //
+        Firmware,
+        NotClaimed, //
     },
     layout::{
         plan_high_window,
         Layout,
         TceRun, //
     },
+    ownership::Devices,
     stats::{
         Event,
         Stats, //
@@ -51,81 +60,51 @@ use kernel::{
             TceIndex,
             Tces,
             Window,
-            WindowNumber,
-            MAX_WINDOWS, //
+            WindowNumber, //
         }, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    },
-    time::{
-        delay::udelay,
-        Delta, //
-    }, //
+    static_lock_class,
+    sync::Arc,
+    workqueue::OwnedWork, //
 };
 
-/// The most TCEs that a hypercall takes.
-// CAST: 512.
-const LIST: Tces = Tces::new(TceList::LEN as u64);
-
-/// A name that no window has.
-const NOBODY: Liobn = Liobn::new(u32::MAX);
-
-/// How long a hypercall may be busy before that counts as a refusal. The hypervisor asks for up to
-/// 100 s, but the caller may be in atomic context.
-const PATIENCE: Delta = Delta::from_millis(20);
-
-/// How long to wait for a busy hypercall at a time.
-const WAIT: Delta = Delta::from_micros(50);
-
 /// The windows of a PE on pSeries.
-pub(super) struct Papr<C> {
+#[pin_data]
+pub(super) struct Papr<C: Calls + Devices> {
     calls: Arc<C>,
-    layout: Layout,
-    /// By the number of the window.
-    liobns: [Liobn; MAX_WINDOWS],
     common: Arc<Common>,
     /// Whether the hypervisor takes and clears several TCEs at a time.
     multi_tce: bool,
-    /// The hypervisor refused to clear a TCE.
-    broken: Atomic<bool>,
     stats: Arc<Stats>,
+    #[pin]
+    windows: OwnedWork<Shutdown<C>>,
 }
 
-impl<C: Calls> Papr<C> {
+impl<C: Calls + Devices> Papr<C> {
     /// See [`claim`](super::claim).
-    pub(super) fn claim(
-        calls: Arc<C>,
-        dev: &Device,
-        common: Arc<Common>,
-        stats: Arc<Stats>,
-    ) -> Result<Self> {
+    pub(super) fn claim(calls: &C, dev: &Device, common: &Common) -> Result<Layout, NotClaimed> {
         // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
         unsafe { calls.set_platform(dev, false) }?;
-        match Self::open(&calls, &common, dev) {
-            Ok(layout) => Ok(Self {
-                multi_tce: calls.multi_tce(),
-                calls,
-                liobns: [WindowNumber::Low, WindowNumber::High].map(|n| liobn_of(&layout, n)),
-                layout,
-                common,
-                broken: Atomic::new(false),
-                stats,
-            }),
-            Err(e) => {
-                // Also closes the window that the driver may have opened.
-                // SAFETY: As above.
-                if unsafe { calls.set_platform(dev, true) }.is_err() {
-                    dev_err!(dev, "cannot restore the default DMA window\n");
-                }
-                Err(e)
-            }
-        }
+        // The way back also closes the window that the driver may have opened.
+        Self::open(calls, common, dev).map_err(|e| unclaim(calls, dev, e))
+    }
+
+    /// Makes one for windows that were claimed.
+    pub(super) fn new(
+        calls: Arc<C>,
+        layout: Layout,
+        common: Arc<Common>,
+        stats: Arc<Stats>,
+    ) -> impl PinInit<Self> {
+        let shutdown = Shutdown::new(calls.clone(), layout);
+        pin_init!(Self {
+            multi_tce: calls.multi_tce(),
+            calls,
+            common,
+            stats,
+            windows <- OwnedWork::new(shutdown, c"tce_iommu", static_lock_class!()),
+        })
     }
 
     /// Opens the windows that the PE will have.
@@ -187,18 +166,10 @@ impl<C: Calls> Papr<C> {
         Layout::new(Kind::Papr, low, None, mmio)
     }
 
-    /// Whether the hypervisor refused to clear a TCE.
-    #[inline(always)]
-    fn is_broken(&self) -> bool {
-        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
-        unsafe { self.broken.as_ptr().read_volatile() }
-    }
-
     /// What the hypervisor calls a window.
     #[inline(always)]
     fn liobn(&self, window: &TableWindow) -> Liobn {
-        let liobn = self.liobns.get(window.number().get());
-        liobn.copied().unwrap_or(NOBODY)
+        self.windows.liobn(window.number())
     }
 
     /// Sets or clears one TCE.
@@ -225,8 +196,10 @@ impl<C: Calls> Papr<C> {
     #[inline(always)]
     fn put_part(&self, window: &TableWindow, leaf: &TceList, part: TceRun) -> Result<(), Refused> {
         // SAFETY: The TCEs are those of the table.
-        let singly =
-            || indexes(part).try_for_each(|n| unsafe { self.put_one(window, n, leaf.get(n)) });
+        let singly = || {
+            part.indexes()
+                .try_for_each(|n| unsafe { self.put_one(window, n, leaf.get(n)) })
+        };
         if part.count == Tces::new(1) || !self.multi_tce {
             return singly();
         }
@@ -270,8 +243,12 @@ impl<C: Calls> Papr<C> {
     /// Clears TCEs one by one: all that the hypervisor does not refuse twice.
     #[cold]
     fn clear_singly(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
+        if self.liobn(window) == NOBODY {
+            // The window has taken its TCEs with it.
+            return Ok(());
+        }
         let mut result = Ok(());
-        for index in indexes(part) {
+        for index in part.indexes() {
             // SAFETY: An empty TCE takes access away and gives none.
             let clear = || unsafe { self.put_one(window, index, Tce::NONE) };
             match clear() {
@@ -321,16 +298,17 @@ impl<C: Calls> Papr<C> {
         refused.error
     }
 
-    /// Remembers that a TCE could not be cleared.
+    /// Has the windows closed, because a TCE could not be cleared.
     #[cold]
     fn stuck(&self, window: &TableWindow, refused: Refused) {
         self.stats.count(Event::Error);
-        if !self.broken.xchg(true, Relaxed) {
+        if self.windows.set_broken() {
             pr_err!(
                 "LIOBN {:#x}: hypervisor error {} when clearing TCEs; device not usable\n",
                 self.liobn(window).get(),
                 refused.code
             );
+            self.windows.start();
         }
     }
 }
@@ -340,44 +318,13 @@ fn default_window(query: &Query) -> Result<Window> {
     query.windows.first().copied().flatten().ok_or(ENODEV)
 }
 
-/// What the hypervisor calls a window of `layout`, if there is such a window.
-fn liobn_of(layout: &Layout, number: WindowNumber) -> Liobn {
-    let window = layout.window(number);
-    window.map_or(NOBODY, |window| window.id.liobn())
-}
-
-/// The TCEs of a run, one by one.
-fn indexes(run: TceRun) -> impl Iterator<Item = TceIndex> {
-    let first = run.first.get();
-    (first..first.saturating_add(run.count.get())).map(TceIndex::new)
-}
-
-/// Makes a hypercall again while the hypervisor is busy, within bounds.
-#[inline(always)]
-fn patiently(call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
-    match call() {
-        Err(refused) if refused.is_busy() => wait_for(refused, call),
-        result => result,
-    }
-}
-
-#[cold]
-fn wait_for(mut refused: Refused, call: impl Fn() -> Result<(), Refused>) -> Result<(), Refused> {
-    let mut waited = Delta::ZERO;
-    while refused.is_busy() && waited < PATIENCE {
-        udelay(WAIT);
-        waited += WAIT;
-        match call() {
-            Err(again) => refused = again,
-            Ok(()) => return Ok(()),
-        }
-    }
-    Err(refused)
-}
-
-impl<C: Calls> Firmware for Papr<C> {
+impl<C: Calls + Devices> Firmware for Papr<C> {
     fn layout(&self) -> &Layout {
-        &self.layout
+        self.windows.layout()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.windows.is_broken()
     }
 
     fn connect(&self, _: &Device, _: &Windows) -> Result {
@@ -387,8 +334,11 @@ impl<C: Calls> Firmware for Papr<C> {
         }
     }
 
-    fn disconnect(&self, _: &Device) -> Result {
-        Ok(())
+    fn disconnect(&self, dev: &Device) -> Result {
+        match self.is_broken() {
+            true => self.windows.close(dev),
+            false => Ok(()),
+        }
     }
 
     fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
@@ -417,12 +367,6 @@ impl<C: Calls> Firmware for Papr<C> {
     fn flush(&self) {}
 
     fn release(&self, dev: &Device) -> Result {
-        if self.layout.has_64bit_window() {
-            // SAFETY: The PE is claimed.
-            unsafe { self.calls.close_window(dev, WindowNumber::High) }?;
-        }
-        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
-        // who maps DMA.
-        unsafe { self.calls.set_platform(dev, true) }
+        self.windows.release(dev)
     }
 }

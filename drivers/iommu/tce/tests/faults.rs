@@ -5,7 +5,10 @@
 use crate::{
     fake::Model,
     layout::IobaRange,
-    pe::Target,
+    pe::{
+        Start,
+        Target, //
+    },
     space::Space,
     stats::Event,
     tests::{
@@ -25,9 +28,16 @@ use crate::{
     }, //
 };
 use kernel::{
-    powerpc::window::{
-        Firmware as Kind,
-        Ioba, //
+    powerpc::{
+        owner::DmaOwner::{
+            Iommu,
+            Nobody,
+            Platform, //
+        },
+        window::{
+            Firmware as Kind,
+            Ioba, //
+        }, //
     },
     prelude::*, //
 };
@@ -50,7 +60,9 @@ mod tests {
         })
     }
 
-    // A PE that is removed answers nothing any more. KASAN looks at what is walked afterwards.
+    // A PE that is removed answers nothing any more. Firmware that takes nothing back leaves
+    // windows open: their tables have to stay, and have what was mapped. KASAN looks at what is
+    // walked.
     #[test]
     fn removed_at_any_time() -> Result {
         sweep(|rig, n| {
@@ -58,8 +70,97 @@ mod tests {
             let result = life(rig);
             let failed = rig.fake.has_failed();
             ensure(failed || result.is_ok(), "a life without failures")?;
-            // Firmware that takes nothing back leaves windows open; their tables have to stay.
-            rig.reaches_any();
+            let mapped = PHYS..PHYS + (200 << 16);
+            let mut only_mapped = true;
+            rig.fake
+                .for_each_reached(|phys| only_mapped &= mapped.contains(&phys));
+            ensure(only_mapped, "nothing but what was mapped is reached")?;
+            let harmless = rig.fake.is_as_before() || failed;
+            ensure(harmless || !rig.reaches_any(), "harmless otherwise")?;
+            // Nobody maps anything in windows that nobody has.
+            let owner = match rig.fake.is_platform() {
+                true => Platform,
+                false => Nobody,
+            };
+            ensure(rig.owner() == Some(owner), "fields of the last")?;
+            Ok(failed)
+        })
+    }
+
+    // A claim fails, and so does the way back: nobody has the PE then, until it is asked for again.
+    #[test]
+    fn nobody_has_what_firmware_refused() -> Result {
+        for model in [Model::PSERIES, Model::PHB3, Model::PHB4] {
+            // Number 0 is the query, before anything has changed, and number 1 takes the windows.
+            for n in 0.. {
+                let rig = Rig::new(model)?;
+                let sibling = rig.sibling()?;
+                let owners = || (rig.owner(), sibling.owner());
+                let pe = rig.start(Start::Platform)?;
+                rig.join(&pe)?;
+                let space = Space::new(pe.layout())?;
+                rig.fake.fail_from(n);
+                let attached = rig.attach(&pe, &Target::Paging(&space));
+                if !rig.fake.has_failed() {
+                    ensure(attached.is_ok() && n > 2, "attached")?;
+                    break;
+                }
+                let expected = match rig.fake.is_platform() {
+                    true => (Some(Platform), Some(Platform)),
+                    // The driver has them, and can give them to nobody.
+                    false if owners().0 == Some(Iommu) => (Some(Iommu), Some(Nobody)),
+                    false => (Some(Nobody), Some(Nobody)),
+                };
+                ensure(owners() == expected, "fields")?;
+                ensure(!rig.reaches_any(), "nothing is reached")?;
+                // Blocked is what it is already, and asks for nothing.
+                if owners() == (Some(Nobody), Some(Nobody)) {
+                    rig.attach(&pe, &Target::Blocked)?;
+                    ensure(owners() == expected, "fields of a blocked device")?;
+                }
+                rig.fake.fail_never();
+                if n % 2 == 0 {
+                    rig.attach(&pe, &Target::Paging(&space))?;
+                    ensure(
+                        owners() == (Some(Iommu), Some(Nobody)),
+                        "fields of the driver",
+                    )?;
+                }
+                rig.attach(&pe, &Target::Platform)?;
+                ensure(rig.fake.is_as_before(), "given back")?;
+                ensure(
+                    owners() == (Some(Platform), Some(Platform)),
+                    "fields at the end",
+                )?;
+                ensure(rig.leave(&pe), "the last one")?;
+                rig.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    // The platform does not get the PE, so the domain goes on.
+    #[test]
+    fn failed_give_back_changes_nothing() -> Result {
+        sweep(|rig, n| {
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            rig.fake.fail_at(n.into());
+            let result = rig.attach(&pe, &Target::Platform);
+            let failed = rig.fake.has_failed();
+            rig.fake.fail_never();
+            let owner = match result {
+                Ok(()) => {
+                    ensure(rig.fake.is_as_before(), "given back")?;
+                    Platform
+                }
+                Err(_) => {
+                    ensure(rig.reaches(granule, true) == Some(PHYS), "as it was")?;
+                    Iommu
+                }
+            };
+            ensure(rig.owner() == Some(owner), "fields")?;
             Ok(failed)
         })
     }

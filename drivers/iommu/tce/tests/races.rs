@@ -18,6 +18,10 @@ use crate::{
         map,
         on_all,
         range,
+        threads::{
+            Gate,
+            Thread, //
+        },
         unmap,
         Random,
         Rig,
@@ -37,112 +41,8 @@ use kernel::{
         },
         Arc,
         Completion, //
-    },
-    time::{
-        delay::udelay,
-        Delta, //
-    },
-    workqueue::{
-        self,
-        impl_has_work,
-        new_work,
-        Work,
-        WorkItem, //
     }, //
 };
-
-/// Something that runs beside the test.
-#[pin_data]
-struct Thread {
-    f: Arc<dyn Fn() + Send + Sync>,
-    #[pin]
-    work: Work<Thread>,
-    #[pin]
-    done: Completion,
-}
-
-impl_has_work! {
-    impl HasWork<Self> for Thread { self.work }
-}
-
-impl WorkItem for Thread {
-    type Pointer = Arc<Self>;
-
-    fn run(this: Arc<Self>) {
-        (this.f)();
-        this.done.complete_all();
-    }
-}
-
-impl Thread {
-    fn spawn(f: impl Fn() + Send + Sync + 'static) -> Result<Arc<Self>> {
-        let f = Arc::new(f, GFP_KERNEL)?;
-        let this = Arc::pin_init(
-            pin_init!(Self {
-                f,
-                work <- new_work!("Thread::work"),
-                done <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )?;
-        workqueue::system_unbound().enqueue(this.clone()).ok();
-        Ok(this)
-    }
-
-    fn join(&self) {
-        self.done.wait_for_completion();
-    }
-}
-
-/// Stops the first call of a kind, until it is opened or for 50 ms.
-///
-/// A correct driver never opens it in time, because it waits for the call.
-#[pin_data]
-struct Gate {
-    event: Event,
-    used: Atomic<bool>,
-    open: Atomic<bool>,
-    passed: Atomic<bool>,
-    #[pin]
-    arrived: Completion,
-}
-
-impl Gate {
-    fn new(event: Event) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                event,
-                used: Atomic::new(false),
-                open: Atomic::new(false),
-                passed: Atomic::new(false),
-                arrived <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    fn call(&self, event: Event) {
-        if event != self.event || self.used.xchg(true, Full) {
-            return;
-        }
-        self.arrived.complete_all();
-        for _ in 0..500 {
-            if self.open.load(Relaxed) {
-                break;
-            }
-            udelay(Delta::from_micros(100));
-        }
-        self.passed.store(true, Relaxed);
-    }
-
-    /// Makes the calls of `rig` go through the gate.
-    fn put_up(self: &Arc<Self>, rig: &Rig) -> Result {
-        let gate = self.clone();
-        rig.fake
-            .hook(Some(Arc::new(move |event| gate.call(event), GFP_KERNEL)?));
-        Ok(())
-    }
-}
 
 /// One of the threads of the last test: maps, looks, unmaps and looks.
 fn user(rig: &Rig, space: &Space, slots: core::ops::Range<u64>, seed: u64) -> Result {
@@ -348,7 +248,7 @@ mod tests {
             move |event| match event {
                 Event::Clear(at) if at == Ioba::new(0) => {
                     start.complete_all();
-                    gate.arrived.wait_for_completion();
+                    gate.watch();
                 }
                 event => gate.call(event),
             }

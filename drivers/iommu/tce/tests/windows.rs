@@ -5,7 +5,10 @@
 use crate::{
     fake::Model,
     layout::cpu_page_shift,
-    pe::Target,
+    pe::{
+        Start,
+        Target, //
+    },
     space::Space,
     tests::{
         ensure,
@@ -19,7 +22,13 @@ use crate::{
     }, //
 };
 use kernel::{
-    powerpc::window::PageShift,
+    powerpc::{
+        owner::DmaOwner::{
+            Iommu,
+            Platform, //
+        },
+        window::PageShift, //
+    },
     prelude::*, //
 };
 
@@ -62,6 +71,35 @@ mod tests {
         assert!(rig.fake.is_as_before());
         life(&rig)?;
         assert!(rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // What firmware has to give changes while the platform has the PE: a domain made then is for
+    // the windows that there are now.
+    #[test]
+    fn a_new_domain_is_for_the_windows_of_now() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let pe = rig.start(Start::Platform)?;
+        rig.join(&pe)?;
+        for ddw in [false, true, false] {
+            rig.fake.set_ddw(ddw);
+            // SAFETY: There are no drivers.
+            let space = Space::new(unsafe { pe.new_layout(rig.dev()) })?;
+            assert!(rig.fake.is_as_before() && rig.owner() == Some(Platform));
+            let windows = space.layout().windows().count();
+            assert_eq!(windows, if ddw { 2 } else { 1 });
+            rig.attach(&pe, &Target::Paging(&space))?;
+            assert!(rig.owner() == Some(Iommu));
+            rig.attach(&pe, &Target::Platform)?;
+        }
+        // Not below a driver of the platform, which could not be attached either.
+        rig.fake.set_ddw(true);
+        rig.fake.set_in_use(rig.dev(), true);
+        pe.set_in_use(rig.dev(), true);
+        // SAFETY: As above.
+        let layout = unsafe { pe.new_layout(rig.dev()) };
+        assert_eq!(layout.windows().count(), 1);
+        rig.fake.set_in_use(rig.dev(), false);
         rig.check()
     }
 

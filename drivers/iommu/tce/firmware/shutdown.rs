@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! pSeries: the end of windows in which a TCE cannot be cleared.
+//!
+//! A TCE that stays leads a device to memory that may be somebody else's by now. Nothing takes it
+//! away but to close its window. That sleeps, and TCEs are cleared in any context; so a work item
+//! does it, unless the PE is detached first. Nothing is mapped for the PE meanwhile, nor later: the
+//! platform, or the next claim, gets new windows.
+
+use crate::{
+    firmware::calls::{
+        patiently,
+        Calls,
+        LIST, //
+    },
+    layout::{
+        Layout,
+        TceRun, //
+    },
+    ownership::Devices, //
+};
+use kernel::{
+    device::Device,
+    new_mutex,
+    powerpc::window::{
+        Liobn,
+        Tce,
+        TceIndex,
+        Window,
+        WindowNumber,
+        MAX_WINDOWS, //
+    },
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc,
+        Mutex, //
+    },
+    workqueue::Task, //
+};
+
+/// A name that no window has.
+pub(super) const NOBODY: Liobn = Liobn::new(u32::MAX);
+
+/// The windows of a PE, and how they end.
+#[pin_data]
+pub(super) struct Shutdown<C> {
+    calls: Arc<C>,
+    layout: Layout,
+    /// What the hypervisor calls the windows, by their number; [`NOBODY`] from when they are being
+    /// closed, because others may be called so then.
+    liobns: [Atomic<u32>; MAX_WINDOWS],
+    /// The hypervisor refused to clear a TCE.
+    broken: Atomic<bool>,
+    /// The windows are closed, or clear for good.
+    #[pin]
+    closed: Mutex<bool>,
+}
+
+impl<C: Calls + Devices> Shutdown<C> {
+    /// Makes one for windows that are open.
+    pub(super) fn new(calls: Arc<C>, layout: Layout) -> impl PinInit<Self> {
+        let liobns = [WindowNumber::Low, WindowNumber::High].map(|number| {
+            let window = layout.window(number);
+            Atomic::new(window.map_or(NOBODY, |window| window.id.liobn()).get())
+        });
+        pin_init!(Self {
+            liobns,
+            calls,
+            layout,
+            broken: Atomic::new(false),
+            closed <- new_mutex!(false),
+        })
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What the hypervisor calls a window. Any context; with the RCU lock held as long as the name
+    /// is in use.
+    #[inline(always)]
+    pub(super) fn liobn(&self, number: WindowNumber) -> Liobn {
+        self.liobns.get(number.get()).map_or(NOBODY, |liobn| {
+            // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
+            Liobn::new(unsafe { liobn.as_ptr().read_volatile() })
+        })
+    }
+
+    /// Whether the hypervisor refused to clear a TCE.
+    #[inline(always)]
+    pub(super) fn is_broken(&self) -> bool {
+        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
+        unsafe { self.broken.as_ptr().read_volatile() }
+    }
+
+    /// Takes note that the hypervisor refused to clear a TCE. Says whether that is new.
+    pub(super) fn set_broken(&self) -> bool {
+        !self.broken.xchg(true, Relaxed)
+    }
+
+    /// Closes the windows, if they are open. Sleeps.
+    ///
+    /// On error devices may still reach what is not mapped any more.
+    pub(super) fn close(&self, dev: &Device) -> Result {
+        let mut closed = self.closed.lock();
+        if *closed {
+            return Ok(());
+        }
+        match self.close_all(dev) {
+            Ok(()) => {
+                *closed = true;
+                dev_err!(dev, "DMA windows closed, because a TCE cannot be cleared\n");
+                Ok(())
+            }
+            Err(e) => {
+                dev_err!(
+                    dev,
+                    "DMA windows cannot be closed ({e:?}); devices may reach memory of others\n"
+                );
+                Err(e)
+            }
+        }
+    }
+
+    fn close_all(&self, dev: &Device) -> Result {
+        for liobn in &self.liobns {
+            liobn.store(NOBODY.get(), Relaxed);
+        }
+        // Who has read the old names is done with them after this.
+        rcu::synchronize_rcu();
+        let mut result = Ok(());
+        for (_, window) in self.layout.windows() {
+            result = result.and(self.close_one(dev, window));
+        }
+        result
+    }
+
+    /// Closes a window, or clears it if it cannot be closed.
+    fn close_one(&self, dev: &Device, window: &Window) -> Result {
+        // SAFETY: The PE is claimed: it has not been released.
+        let close = || unsafe { self.calls.close_window(dev, Layout::number_of(window)) };
+        if close().is_ok() {
+            return Ok(());
+        }
+        // It may have to be clear, and then it is harmless, too.
+        let cleared = self.clear(window);
+        close().or(cleared)
+    }
+
+    /// Clears all TCEs of a window that the hypervisor does not refuse to clear.
+    fn clear(&self, window: &Window) -> Result {
+        let (calls, liobn) = (&*self.calls, window.id.liobn());
+        let all = TceRun {
+            first: TceIndex::new(0),
+            count: window.tces,
+        };
+        let mut result = Ok(());
+        for part in all.pieces(LIST) {
+            let first = window.ioba_of(part.first).ok_or(EINVAL)?;
+            if calls.multi_tce() && patiently(|| calls.stuff(liobn, first, part.count)).is_ok() {
+                continue;
+            }
+            let mut any = false;
+            for ioba in part.indexes().filter_map(|index| window.ioba_of(index)) {
+                // SAFETY: An empty TCE takes access away and gives none.
+                let put = || unsafe { calls.put(liobn, ioba, Tce::NONE) };
+                match patiently(put) {
+                    Ok(()) => any = true,
+                    // There may be millions more to wait for.
+                    Err(refused) if refused.is_busy() => return Err(refused.error),
+                    Err(refused) => result = Err(refused.error),
+                }
+            }
+            if !any {
+                // It does nothing for the PE any more.
+                break;
+            }
+        }
+        result
+    }
+
+    /// Gives the windows back to the platform's DMA code. Sleeps.
+    ///
+    /// On error the driver still has them. Those with a TCE that cannot be cleared are not given.
+    pub(super) fn release(&self, dev: &Device) -> Result {
+        if self.is_broken() {
+            self.close(dev)?;
+        }
+        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
+        // who maps DMA.
+        unsafe { self.calls.set_platform(dev, true) }
+    }
+}
+
+impl<C: Calls + Devices> Task for Shutdown<C> {
+    fn run(self: Pin<&Self>) {
+        let mut any: Option<ARef<Device>> = None;
+        self.calls.for_each_device(&mut |dev| {
+            if any.is_none() {
+                any = Some(dev.into());
+            }
+        });
+        // A PE without devices is on its way out. A refusal is in the log.
+        if let Some(dev) = any {
+            self.close(&dev).ok();
+        }
+    }
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hypervisor does not clear a TCE: its window has to go.
+
+use crate::{
+    fake::{
+        Event as Call,
+        Model, //
+    },
+    pe::{
+        Pe,
+        Target, //
+    },
+    space::Space,
+    stats::Event,
+    tests::{
+        ensure,
+        granule,
+        map,
+        range,
+        threads::{
+            Gate,
+            Thread, //
+        },
+        unmap,
+        Rig,
+        HIGH,
+        PHYS,
+        WRITE, //
+    }, //
+};
+use kernel::{
+    powerpc::{
+        owner::DmaOwner::{
+            Iommu,
+            Nobody,
+            Platform, //
+        },
+        window::Ioba, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// A PE below a hypervisor, of whose mapping in the middle of the high window one TCE sticks.
+fn stuck(rig: &Rig) -> Result<(Arc<Pe<crate::fake::Fake>>, Arc<Space>)> {
+    let (pe, space) = rig.attached()?;
+    let granule = granule(&space);
+    // What is still mapped in both windows is for nobody either.
+    map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
+    let at = range(HIGH, 600 * granule);
+    map(&space, at, PHYS, WRITE)?;
+    rig.fake.stick(Some(Ioba::new(HIGH + 100 * granule)));
+    unmap(&space, range(HIGH, 200 * granule));
+    Ok((pe, space))
+}
+
+/// Waits until `done` says so.
+fn wait(done: impl Fn() -> bool) -> Result {
+    for _ in 0..6000 {
+        if done() {
+            return Ok(());
+        }
+        fsleep(Delta::from_millis(10));
+    }
+    ensure(false, "in time")
+}
+
+#[kunit_tests(tce_shutdown)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_closed_by_themselves() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = stuck(&rig)?;
+        let granule = granule(&space);
+        wait(|| rig.fake.open_windows() == 0)?;
+        assert!(!rig.reaches_any());
+        // Nobody is asked to do anything with windows that are not there.
+        let before = pe.stats().get(Event::Error);
+        assert!(map(&space, range(HIGH, granule), PHYS, WRITE) == Err(EIO));
+        unmap(&space, range(granule, granule));
+        unmap(&space, range(HIGH + 200 * granule, 300 * granule));
+        rig.attach(&pe, &Target::Blocked)?;
+        assert_eq!(pe.stats().get(Event::Error), before);
+        assert!(rig.owner() == Some(Iommu));
+        // The next domain gets new windows, with what is mapped in it and nothing else.
+        rig.attach(&pe, &Target::Paging(&space))?;
+        assert!(rig.reaches(granule, true).is_none());
+        assert_eq!(rig.reaches(2 * granule, true), Some(PHYS + granule));
+        map(&space, range(HIGH, granule), PHYS, WRITE)?;
+        assert_eq!(rig.reaches(HIGH, true), Some(PHYS));
+        assert!(rig.reaches(HIGH + 100 * granule, true).is_none());
+        let last = 599 * granule;
+        assert_eq!(rig.reaches(HIGH + last, true), Some(PHYS + last));
+        rig.fake.stick(None);
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // Whoever comes before the work item does not wait for it.
+    #[test]
+    fn windows_are_closed_by_a_detach() -> Result {
+        for platform in [false, true] {
+            let rig = Rig::new(Model::PSERIES)?;
+            let (pe, _space) = stuck(&rig)?;
+            if platform {
+                rig.attach(&pe, &Target::Platform)?;
+                assert!(rig.fake.is_as_before() && rig.owner() == Some(Platform));
+            } else {
+                rig.attach(&pe, &Target::Blocked)?;
+                assert_eq!(rig.fake.open_windows(), 0);
+            }
+            assert!(!rig.reaches_any());
+            assert!(rig.leave(&pe) && rig.fake.is_as_before());
+            rig.check()?;
+        }
+        Ok(())
+    }
+
+    // A hypervisor that does not close a window with TCEs: the rest is cleared, and the PE is
+    // nobody's until it gives in.
+    #[test]
+    fn window_that_cannot_be_closed() -> Result {
+        for gives_in in [true, false] {
+            let rig = Rig::new(Model::PSERIES)?;
+            rig.fake.keep_dirty(true);
+            let (pe, space) = stuck(&rig)?;
+            let granule = granule(&space);
+            wait(|| rig.reaches(2 * granule, false).is_none())?;
+            rig.attach(&pe, &Target::Blocked)?;
+            assert_eq!(rig.fake.open_windows(), 1);
+            let mut count = 0;
+            rig.fake.for_each_reached(|_| count += 1);
+            assert_eq!(count, 1);
+            let other = Space::new(pe.layout())?;
+            assert!(rig.attach(&pe, &Target::Paging(&other)) == Err(EIO));
+            assert!(rig.attach(&pe, &Target::Platform) == Err(EIO));
+            assert!(rig.owner() == Some(Iommu));
+            if gives_in {
+                rig.fake.stick(None);
+                rig.attach(&pe, &Target::Paging(&other))?;
+                map(&other, range(HIGH, granule), PHYS, WRITE)?;
+                assert_eq!(rig.reaches(HIGH, true), Some(PHYS));
+                assert!(rig.leave(&pe) && rig.fake.is_as_before());
+            } else {
+                assert!(rig.leave(&pe));
+                assert!(rig.owner() == Some(Nobody) && !rig.fake.is_platform());
+            }
+            rig.check()?;
+        }
+        Ok(())
+    }
+
+    // Where the default window is the only one and stays, it is cleared.
+    #[test]
+    fn default_window_that_cannot_be_closed() -> Result {
+        let rig = Rig::new(Model {
+            ddw: false,
+            ..Model::PSERIES
+        })?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
+        rig.fake.fail_clears();
+        unmap(&space, range(granule, granule));
+        rig.attach(&pe, &Target::Blocked)?;
+        assert!(rig.reaches(2 * granule, true).is_some());
+        rig.fake.fail_never();
+        rig.attach(&pe, &Target::Paging(&space))?;
+        assert!(rig.reaches(granule, true).is_none());
+        assert_eq!(rig.reaches(2 * granule, true), Some(PHYS + granule));
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // A reset of a bound device, whose fields nobody may write.
+    #[test]
+    fn bound_device_gets_no_new_windows() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = stuck(&rig)?;
+        rig.fake.set_in_use(rig.dev(), true);
+        pe.set_in_use(rig.dev(), true);
+        let writes = rig.fake.owner(rig.dev());
+        rig.attach(&pe, &Target::Blocked)?;
+        assert!(rig.attach(&pe, &Target::Paging(&space)) == Err(EIO));
+        assert!(rig.fake.owner(rig.dev()) == writes);
+        assert!(!rig.reaches_any());
+        rig.fake.set_in_use(rig.dev(), false);
+        pe.set_in_use(rig.dev(), false);
+        rig.attach(&pe, &Target::Paging(&space))?;
+        rig.fake.stick(None);
+        rig.check()
+    }
+
+    // The device goes while the work item is in the middle of it: whoever lets it go waits.
+    #[test]
+    fn removal_waits_for_the_work_item() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let gate = Gate::new(Call::Close)?;
+        gate.put_up(&rig)?;
+        let at = range(HIGH, granule(&space));
+        map(&space, at, PHYS, WRITE)?;
+        rig.fake.stick(Some(at.first));
+        unmap(&space, at);
+        gate.arrived.wait_for_completion();
+        assert!(rig.leave(&pe));
+        drop(pe);
+        let passed = gate.passed.load(Relaxed);
+        rig.fake.hook(None);
+        assert!(passed && rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // Who clears a TCE in a window that is about to be closed must be done with its name, which
+    // another window may get.
+    #[test]
+    fn close_waits_for_unmap() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let (first, second) = (range(HIGH, granule), range(HIGH + 20 * granule, granule));
+        map(&space, first, PHYS, WRITE)?;
+        map(&space, second, PHYS, WRITE)?;
+        rig.fake.stick(Some(first.first));
+
+        let gate = Gate::new(Call::Clear(second.first))?;
+        let early = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+        let hook = {
+            let (gate, early) = (gate.clone(), early.clone());
+            move |event| {
+                gate.call(event);
+                if event == Call::Close && !gate.passed.load(Relaxed) {
+                    early.store(true, Relaxed);
+                }
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        let other = {
+            let space = space.clone();
+            Thread::spawn(move || unmap(&space, second))?
+        };
+        gate.arrived.wait_for_completion();
+        unmap(&space, first);
+        wait(|| rig.fake.open_windows() == 0)?;
+        other.join();
+        rig.fake.hook(None);
+        assert!(!early.load(Relaxed));
+        rig.leave(&pe);
+        rig.check()
+    }
+}
