@@ -11,7 +11,10 @@
 //! the port services, does not keep its PE from being taken over, but it is not offered to the
 //! core before the driver goes: the core warns about devices that are bound.
 
-use crate::endpoint::PeList;
+use crate::{
+    endpoint::PeList,
+    machine, //
+};
 use kernel::{
     device::Device,
     pci,
@@ -95,7 +98,7 @@ impl Adopter {
     unsafe fn adopt(&self, dev: &Device) -> Result<(), ARef<Device>> {
         // SAFETY: The handle goes into the PE, which is dropped with its last endpoint, or before
         // this returns, when the lock keeps `dev` from being released.
-        let Ok(group) = (unsafe { TableGroup::of_device(dev) }) else {
+        let Ok(group) = (unsafe { machine::of_device(dev) }) else {
             return Ok(());
         };
         // SAFETY: By the safety requirements.

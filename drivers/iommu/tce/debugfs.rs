@@ -5,6 +5,7 @@
 //! `windows` has one line for each DMA window, `stats` one line for each counter.
 
 use crate::{
+    machine::Machine,
     pe::Pe,
     stats::Event, //
 };
@@ -14,10 +15,7 @@ use kernel::{
         File, //
     },
     fmt,
-    powerpc::{
-        tce::TableGroup,
-        window::Window, //
-    },
+    powerpc::window::Window,
     prelude::*,
     str::CString,
     sync::Arc, //
@@ -27,18 +25,14 @@ use kernel::{
 #[pin_data]
 pub(crate) struct Files {
     #[pin]
-    windows: File<Arc<Pe<TableGroup>>>,
+    windows: File<Arc<Pe<Machine>>>,
     #[pin]
-    stats: File<Arc<Pe<TableGroup>>>,
+    stats: File<Arc<Pe<Machine>>>,
 }
 
 impl Files {
     /// Makes the directory of the PE of IOMMU group `group` in `root`. May sleep.
-    pub(crate) fn new(
-        root: &Dir,
-        group: usize,
-        pe: Arc<Pe<TableGroup>>,
-    ) -> Result<Pin<KBox<Self>>> {
+    pub(crate) fn new(root: &Dir, group: usize, pe: Arc<Pe<Machine>>) -> Result<Pin<KBox<Self>>> {
         let name = CString::try_from_fmt(fmt!("{group}"))?;
         let dir = root.subdir(&name);
         KBox::pin_init(
@@ -66,14 +60,14 @@ impl fmt::Display for Show<'_> {
     }
 }
 
-fn show_windows(pe: &Arc<Pe<TableGroup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (number, window) in pe.layout().windows() {
         f.write_fmt(fmt!("window {} {}\n", number.get(), Show(window)))?;
     }
     Ok(())
 }
 
-fn show_stats(pe: &Arc<Pe<TableGroup>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show_stats(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let stats = pe.stats();
     writeln!(f, "put_hcalls {}", stats.get(Event::Put))?;
     writeln!(f, "stuff_hcalls {}", stats.get(Event::Stuff))?;

@@ -15,7 +15,8 @@ use crate::{
     endpoint::{
         Endpoint,
         PeList, //
-    }, //
+    },
+    machine, //
 };
 use kernel::{
     device::Device,
@@ -31,7 +32,6 @@ use kernel::{
         Prot,
         ReservedRegions, //
     },
-    powerpc::tce::TableGroup,
     prelude::*,
     sync::{
         aref::ARef,
@@ -54,7 +54,7 @@ impl iommu::Driver for Tce {
     ) -> Result<(&'p Instance<Self>, impl PinInit<Endpoint, Error>)> {
         // SAFETY: The handle goes into the PE, which is dropped with its last endpoint: the core
         // releases a device before the platform takes its PE down.
-        let group = unsafe { TableGroup::of_device(dev) }?;
+        let group = unsafe { machine::of_device(dev) }?;
         let instance = all.find(|_| true).ok_or(ENODEV)?;
         // Any other error than `ENODEV` would count against all devices, so a PE that cannot be had
         // stays with the platform and says why.
@@ -73,7 +73,7 @@ impl iommu::Driver for Tce {
     }
 
     fn device_group(ctx: &EndpointCtx<'_, Self>) -> Result<ARef<Group>> {
-        TableGroup::device_group(ctx.device())
+        machine::group_of(ctx.device())
     }
 
     fn capable(ctx: &EndpointCtx<'_, Self>, cap: Cap) -> bool {

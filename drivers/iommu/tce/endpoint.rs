@@ -8,6 +8,11 @@ use crate::{
         Show, //
     },
     firmware::Common,
+    machine::{
+        self,
+        Machine, //
+    },
+    ownership::Devices,
     pe::{
         Pe,
         Start,
@@ -19,13 +24,7 @@ use kernel::{
     device::Device,
     iommu::default_passthrough,
     new_mutex,
-    powerpc::{
-        tce::{
-            for_each_pci_device,
-            TableGroup, //
-        },
-        window::PageShift, //
-    },
+    powerpc::window::PageShift,
     prelude::*,
     sync::{
         aref::ARef,
@@ -49,7 +48,7 @@ use kernel::{
 /// While it exists the device counts as a member of its PE.
 pub(crate) struct Endpoint {
     dev: ARef<Device>,
-    pe: Arc<Pe<TableGroup>>,
+    pe: Arc<Pe<Machine>>,
     pes: Arc<PeList>,
     /// Where the PE is on the list.
     index: usize,
@@ -57,7 +56,7 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// The PE.
-    pub(crate) fn pe(&self) -> &Pe<TableGroup> {
+    pub(crate) fn pe(&self) -> &Pe<Machine> {
         &self.pe
     }
 
@@ -84,7 +83,7 @@ impl Drop for Endpoint {
 
 /// A PE that the driver has, and its debugfs directory.
 struct Member {
-    pe: Arc<Pe<TableGroup>>,
+    pe: Arc<Pe<Machine>>,
     _files: Pin<KBox<Files>>,
 }
 
@@ -128,9 +127,9 @@ impl PeList {
     }
 
     /// The PE of `dev` if the driver has it, and where it is or will be on the list.
-    fn find(&self, dev: &Device) -> Result<(usize, Option<Arc<Pe<TableGroup>>>)> {
+    fn find(&self, dev: &Device) -> Result<(usize, Option<Arc<Pe<Machine>>>)> {
         // CAST: `u32` fits `usize`.
-        let index = TableGroup::device_group(dev)?.id() as usize;
+        let index = machine::group_of(dev)?.id() as usize;
         let members = self.members.lock();
         let pe = members.get(index).map(|member| member.pe.clone());
         Ok((index, pe))
@@ -148,7 +147,7 @@ impl PeList {
     /// A PE that the driver does not have is taken over if `dev` is its only device: then the arch
     /// code has just set it up, and no driver can bind before the core is done with it. Otherwise
     /// it fails with [`EBUSY`].
-    pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: TableGroup) -> Result<Endpoint> {
+    pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: Arc<Machine>) -> Result<Endpoint> {
         let _changes = self.changes.lock();
         if !self.open.load(Relaxed) {
             return Err(ENODEV);
@@ -158,7 +157,9 @@ impl PeList {
             Some(pe) => pe,
             None => {
                 let mut others = false;
-                group.for_each_device(|other| others |= !core::ptr::eq(other, dev));
+                Devices::for_each_device(&*group, &mut |other| {
+                    others |= !core::ptr::eq(other, dev)
+                });
                 if others {
                     return Err(EBUSY);
                 }
@@ -196,7 +197,7 @@ impl PeList {
     pub(crate) unsafe fn with_pe(
         &self,
         dev: &Device,
-        group: TableGroup,
+        group: Arc<Machine>,
         in_use: bool,
         join: impl FnOnce(),
     ) -> Result {
@@ -239,14 +240,13 @@ impl PeList {
     unsafe fn take_over(
         &self,
         dev: &Device,
-        group: TableGroup,
+        group: Arc<Machine>,
         index: usize,
-    ) -> Result<Arc<Pe<TableGroup>>> {
+    ) -> Result<Arc<Pe<Machine>>> {
         let start = match default_passthrough() {
             true => Start::Platform,
             false => Start::Owned,
         };
-        let group = Arc::new(group, GFP_KERNEL)?;
         // SAFETY: By the safety requirements.
         let pe = unsafe { Pe::new(group, dev, self.common.clone(), start) }?;
         for (number, window) in pe.layout().windows() {
@@ -274,8 +274,8 @@ impl PeList {
 pub(crate) struct Down(pub(crate) Arc<PeList>);
 
 impl Down {
-    fn for_each_pe(&self, f: impl Fn(&Pe<TableGroup>)) {
-        for_each_pci_device(|dev| {
+    fn for_each_pe(&self, f: impl Fn(&Pe<Machine>)) {
+        machine::for_each_device(|dev| {
             if let Ok((_, Some(pe))) = self.0.find(dev) {
                 f(&pe);
             }

@@ -14,6 +14,7 @@
 //! * [`stats`]: counts of what costs time;
 //! * [`ownership`]: who maps the DMA of a PE's devices;
 //! * [`firmware`]: the hypervisor and OPAL behind one trait;
+//! * [`machine`]: the firmware of a device;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;
 //! * [`space`]: the tables of a domain and how PEs follow them;
 //! * [`pe`]: one PE, and its way between domains;
@@ -31,6 +32,7 @@ mod driver;
 mod endpoint;
 mod firmware;
 mod layout;
+mod machine;
 mod ownership;
 mod pe;
 mod space;

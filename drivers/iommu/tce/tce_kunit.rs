@@ -2,13 +2,21 @@
 
 //! KUnit tests of the TCE driver.
 //!
-//! This crate has the modules of the driver that do not touch hardware, unchanged, on top of a
-//! firmware that is stricter than any emulator. It needs no POWER machine: with KASAN it is best
+//! This crate has the modules of the driver, all but the take-over of PCI devices, unchanged, on
+//! top of a firmware that is stricter than any emulator. It needs no POWER machine: with KASAN it is best
 //! run on another.
 
 mod bonds;
+mod debugfs;
+mod domain;
+// Its callbacks are for the IOMMU core to call.
+#[allow(dead_code)]
+mod driver;
+mod endpoint;
 mod firmware;
 mod layout;
+#[path = "tests/machine.rs"]
+mod machine;
 mod ownership;
 mod pe;
 mod space;
@@ -34,6 +42,7 @@ struct TceKunit;
 
 impl kernel::Module for TceKunit {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        machine::init();
         Ok(Self)
     }
 }

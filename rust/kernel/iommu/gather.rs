@@ -48,6 +48,19 @@ impl IotlbGather<'_> {
         }
     }
 
+    /// Calls `f` with an empty gather of its own, for tests of drivers.
+    #[cfg(CONFIG_KUNIT)]
+    pub fn with_new<T>(queued: bool, f: impl FnOnce(&mut IotlbGather<'_>) -> T) -> T {
+        let mut raw = bindings::iommu_iotlb_gather {
+            start: c_ulong::MAX,
+            queued,
+            ..pin_init::zeroed()
+        };
+
+        // SAFETY: It is valid and nobody else uses it.
+        f(&mut unsafe { IotlbGather::from_raw(&raw mut raw) })
+    }
+
     /// Extends the range so that it holds `range` too.
     ///
     /// Does what `iommu_iotlb_gather_add_range()` does, without a call: every unmap is here.

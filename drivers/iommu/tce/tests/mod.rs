@@ -2,9 +2,11 @@
 
 //! The suites, and what they share.
 
+mod endpoint;
 mod faults;
 mod layout;
 mod memory;
+mod paging;
 mod pe;
 mod races;
 mod random;

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine below the driver. Tests have another one.
+
+use kernel::{
+    device::Device,
+    iommu::Group,
+    powerpc::tce::{
+        for_each_pci_device,
+        TableGroup, //
+    },
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
+};
+
+/// A PE, as the driver reaches firmware for it.
+pub(crate) type Machine = TableGroup;
+
+/// The PE of a device.
+///
+/// Fails with [`ENODEV`] if it has none that the driver can serve.
+///
+/// # Safety
+///
+/// As for [`TableGroup::of_device`].
+pub(crate) unsafe fn of_device(dev: &Device) -> Result<Arc<Machine>> {
+    // SAFETY: By the safety requirements.
+    let group = unsafe { TableGroup::of_device(dev) }?;
+    Ok(Arc::new(group, GFP_KERNEL)?)
+}
+
+/// The IOMMU group of a device, which is that of its PE.
+pub(crate) fn group_of(dev: &Device) -> Result<ARef<Group>> {
+    TableGroup::device_group(dev)
+}
+
+/// Calls `f` for each device of the machine. May sleep.
+pub(crate) fn for_each_device(f: impl FnMut(&Device)) {
+    for_each_pci_device(f);
+}
