@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 
-from . import kernel, own, scenario, source, upstream
+from . import config, kernel, own, say, scenario, source, upstream
 from .scenario import Result
 from .tests import legacy
 
@@ -14,31 +14,55 @@ COMMAND_SECONDS = 3600
 NAMES = ("own", "alone", "clone")
 
 
-def _linked(objects):
-    """When the kernel and its modules were last linked."""
-    return {path: path.stat().st_mtime_ns for path in (objects / "vmlinux", *objects.rglob("*.ko")) if path.exists()}
+def _compiled(env, patch, series, objects):
+    """What make has to compile for a patch: the objects of its C files or, if it changes a header,
+    of all C files that the series changes; None if it changes nothing that is compiled. The Rust
+    crates come with any of them, and with "prepare"."""
+    names = upstream.touched_files([patch]) + upstream.with_patches(env.top, [patch])
+    if all(name.startswith(("Documentation/", "MAINTAINERS", "tools/")) for name in names):
+        return None
+    if any(name.endswith(".h") for name in names):
+        names = upstream.touched_files(series)
+    found = [f"{name.removesuffix('.c')}.o" for name in names if name.endswith(".c")]
+    return ["prepare", *(name for name in found if (objects / name).exists())]
+
+
+def _each_part(env, one, report):
+    series, done = upstream.series(env.top), []
+    # Which objects there are; with all patches, because Rust does not build without the first.
+    objects = kernel.build(env, source.prepare(env), one.flavour)
+    make = kernel.make_command(env, objects)
+    for part, patches in upstream.parts(env.top).items():
+        for patch in patches:
+            done.append(patch)
+            name, targets = f"alone.{patch.name.removesuffix('.patch')}", _compiled(env, patch, series, objects)
+            if not targets:
+                report(Result(name, "ok", "nothing that is compiled"))
+                continue
+            source.prepare(env, done)
+            config.configure(env, one.flavour, make, objects)
+            log = objects.with_name("alone.log")
+            with say.Progress(name) as progress:
+                good = say.run_logged([*make, *targets], log, progress, "  ")
+            report(Result(name, "ok" if good else "not ok", "" if good else " | ".join(say.log_tail(log).splitlines())))
+        found = []
+        kernel.build(env, source.prepare(env, done), one.flavour)
+        scenario.run(env, one, objects, found.append)
+        bad = [result.detail for result in found if result.status == "not ok"]
+        report(Result(f"alone.{part}", "not ok" if bad else "ok", "; ".join(bad) or "built and booted"))
 
 
 def each_patch(env, report):
-    """After every patch of the series the legacy kernel builds and works.
+    """After every patch of the series all that it touches compiles with the legacy driver; after every
+    part the kernel builds, and the legacy driver works.
 
-    One tree and one build directory serve all, so that make compiles what a patch changes, and
-    a kernel that a patch does not change is not booted again."""
-    patches = upstream.series(env.top)
+    One tree and one build directory serve all, so that make compiles what a patch changes."""
     one = next(one for one in legacy.SCENARIOS if one.name == "works" and one.machine == "pseries")
-    booted = None
     with source.borrowed(env):
-        for count, patch in enumerate(patches, 1):
-            name, found = f"alone.{patch.name.removesuffix('.patch')}", []
-            try:
-                objects = kernel.build(env, source.prepare(env, patches[:count]), one.flavour)
-                if (linked := _linked(objects)) != booted:
-                    scenario.run(env, one, objects, found.append)
-                bad = [result.detail for result in found if result.status == "not ok"]
-                report(Result(name, "not ok" if bad else "ok", "; ".join(bad) or ("" if found else "the same kernel")))
-                booted = None if bad else linked
-            except source.Fail as problem:
-                report(Result(name, "not ok", " | ".join(str(problem).splitlines())))
+        try:
+            _each_part(env, one, report)
+        except say.Fail as problem:
+            report(Result("alone", "not ok", " | ".join(str(problem).splitlines())))
 
 
 def readme_commands(env):
