@@ -6,14 +6,12 @@
 mod tests {
     use super::super::{
         mock::*,
+        testing,
         *, //
     };
     use crate::{
         bindings,
-        error::{
-            from_err_ptr,
-            to_result, //
-        },
+        error::to_result,
         io::PhysAddr,
         page::PAGE_SHIFT,
         prelude::*,
@@ -36,48 +34,35 @@ mod tests {
         IovaRange::new(Iova::new(first), Iova::new(last)).ok_or(EINVAL)
     }
 
-    /// A paging domain as its user has it. What is not `raw` goes
-    /// through the core.
-    struct Domain(*mut bindings::iommu_domain);
+    /// A paging domain of the first device. What is not `raw` goes through the core.
+    struct Domain(testing::Domain);
 
     impl Domain {
         fn new(bed: &Bed) -> Result<Self> {
-            // SAFETY: The device is bound.
-            let raw = unsafe {
-                bindings::iommu_paging_domain_alloc_flags(bed.dev(0)?.as_raw(), 0)
-                //
-            };
-            from_err_ptr(raw).map(Self)
+            testing::Domain::new(bed.dev(0)?).map(Self)
         }
 
         fn map(&self, iova: u64, paddr: u64, size: usize) -> Result {
-            let prot = (bindings::IOMMU_READ | bindings::IOMMU_WRITE) as c_int;
-            // SAFETY: The domain is valid.
-            to_result(unsafe {
-                bindings::iommu_map(
-                    self.0,
-                    iova as c_ulong,
-                    paddr as PhysAddr,
-                    size,
-                    prot,
-                    GFP_KERNEL.as_raw(),
-                )
-            })
+            let rw = ProtFlag::Read | ProtFlag::Write;
+            // SAFETY: The devices do not exist.
+            unsafe { self.0.map(Iova::new(iova), paddr as PhysAddr, size, rw) }
         }
 
         fn unmap(&self, iova: u64, size: usize) -> usize {
-            // SAFETY: The domain is valid.
-            unsafe { bindings::iommu_unmap(self.0, iova as c_ulong, size) }
+            IovaRange::from_len(Iova::new(iova), size as u64).map_or(0, |range| self.0.unmap(range))
         }
 
         fn phys(&self, iova: u64) -> u64 {
-            // SAFETY: The domain is valid.
-            unsafe { bindings::iommu_iova_to_phys(self.0, iova as bindings::dma_addr_t) }
+            self.0.iova_to_phys(Iova::new(iova))
+        }
+
+        fn raw(&self) -> *mut bindings::iommu_domain {
+            self.0 .0
         }
 
         fn ops(&self) -> &bindings::iommu_domain_ops {
             // SAFETY: The domain is valid, and has operations.
-            unsafe { &*(*self.0).ops }
+            unsafe { &*(*self.raw()).ops }
         }
 
         /// Calls the driver as the core does. Returns the error and the bytes that were mapped.
@@ -95,7 +80,7 @@ mod tests {
             // SAFETY: The domain is valid.
             let ret = unsafe {
                 map(
-                    self.0,
+                    self.raw(),
                     iova as c_ulong,
                     0,
                     pgsize,
@@ -119,34 +104,20 @@ mod tests {
             let mut raw = empty_gather();
 
             // SAFETY: The domain is valid, and so is the gather.
-            let done = unsafe { unmap(self.0, iova as c_ulong, pgsize, count, &mut raw) };
+            let done = unsafe { unmap(self.raw(), iova as c_ulong, pgsize, count, &mut raw) };
             // SAFETY: The gather is valid and nobody else uses it.
             Ok((done, unsafe { IotlbGather::from_raw(&mut raw) }.range()))
         }
 
-        fn attach(&self, bed: &Bed) -> Result {
-            // SAFETY: The domain is valid, and the device is bound.
-            to_result(unsafe { bindings::iommu_attach_device(self.0, bed.dev(0)?.as_raw()) })
-        }
-
-        fn detach(&self, bed: &Bed) -> Result {
-            // SAFETY: The device is attached to the domain.
-            unsafe { bindings::iommu_detach_device(self.0, bed.dev(0)?.as_raw()) };
-            Ok(())
+        fn attach<'a>(&'a self, bed: &Bed) -> Result<testing::Attachment<'a>> {
+            self.0.attach(bed.dev(0)?)
         }
 
         /// Says whether the core has the device in this domain.
         fn has(&self, bed: &Bed) -> Result<bool> {
             // SAFETY: The device is bound.
             let now = unsafe { bindings::iommu_get_domain_for_dev(bed.dev(0)?.as_raw()) };
-            Ok(now == self.0)
-        }
-    }
-
-    impl Drop for Domain {
-        fn drop(&mut self) {
-            // SAFETY: Nobody else uses the domain.
-            unsafe { bindings::iommu_domain_free(self.0) };
+            Ok(now == self.raw())
         }
     }
 
@@ -277,9 +248,9 @@ mod tests {
         let (one, two) = (Domain::new(&bed)?, Domain::new(&bed)?);
 
         for domain in [&one, &two, &one] {
-            domain.attach(&bed)?;
+            let attached = domain.attach(&bed)?;
             check!(domain.has(&bed)?);
-            domain.detach(&bed)?;
+            drop(attached);
             check!(!domain.has(&bed)?);
         }
         drop((one, two));
@@ -293,11 +264,10 @@ mod tests {
         let domain = Domain::new(&bed)?;
 
         bed.log.fail_attach.store(1, Relaxed);
-        check!(domain.attach(&bed) == Err(ENOSPC));
+        check!(matches!(domain.attach(&bed), Err(ENOSPC)));
         check!(!domain.has(&bed)?);
         // The driver is told so when it is asked again.
-        domain.attach(&bed)?;
-        domain.detach(&bed)?;
+        drop(domain.attach(&bed)?);
         drop(domain);
         check!(bed.log.is_idle());
         Ok(())
@@ -309,7 +279,7 @@ mod tests {
         let domain = Domain::new(&bed)?;
         let group = bed.group(0)?;
         // SAFETY: The domain and the group are valid.
-        let attach = || to_result(unsafe { bindings::iommu_attach_group(domain.0, group) });
+        let attach = || to_result(unsafe { bindings::iommu_attach_group(domain.raw(), group) });
 
         for device in [1, 2] {
             bed.log.fail_attach.store(device, Relaxed);
@@ -319,7 +289,7 @@ mod tests {
         attach()?;
         check!(domain.has(&bed)?);
         // SAFETY: The group is attached to the domain.
-        unsafe { bindings::iommu_detach_group(domain.0, group) };
+        unsafe { bindings::iommu_detach_group(domain.raw(), group) };
         drop(domain);
         check!(bed.log.is_idle());
         Ok(())
@@ -337,7 +307,8 @@ mod tests {
         let attach = domain.ops().attach_dev.ok_or(EINVAL)?;
         // The core would refuse as well, so it is left out.
         // SAFETY: The domain is valid and the device is bound; nobody else changes its domain.
-        let refused = unsafe { attach(domain.0, other.dev(0)?.as_raw(), core::ptr::null_mut()) };
+        let refused =
+            unsafe { attach(domain.raw(), other.dev(0)?.as_raw(), core::ptr::null_mut()) };
         check!(refused == EINVAL.to_errno());
         Ok(())
     }
@@ -507,7 +478,7 @@ mod tests {
         let domain = Domain::new(&bed)?;
         let sync = domain.ops().iotlb_sync_map.ok_or(EINVAL)?;
         // SAFETY: The domain is valid.
-        let sync = |iova: u64, size| unsafe { sync(domain.0, iova as c_ulong, size) };
+        let sync = |iova: u64, size| unsafe { sync(domain.raw(), iova as c_ulong, size) };
 
         domain.map(FIRST, 0, 0x10_0000)?;
         check!(domain.phys(FIRST - 1) == 0);

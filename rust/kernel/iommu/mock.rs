@@ -13,7 +13,10 @@ use super::{
         Request,
         Response, //
     },
-    registry::ProbeLock,
+    testing::{
+        TestDevice,
+        TestDriver, //
+    },
     *, //
 };
 use crate::{
@@ -42,13 +45,9 @@ use crate::{
         Mutex,
         SpinLock, //
     },
-    types::Opaque,
     workqueue, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
-};
+use core::ptr;
 
 /// Fails the test with a line in the log. Other than an assertion it lets destructors run.
 macro_rules! check {
@@ -407,106 +406,6 @@ unsafe impl PagingOps for Table {
     }
 }
 
-/// A platform device with PASIDs.
-pub(super) struct Endpt(NonNull<bindings::platform_device>);
-
-impl Endpt {
-    /// Makes a device, which belongs to the IOMMU with the firmware node unless that is null.
-    fn new(id: c_int, pasid_bits: Option<u32>, node: *mut bindings::fwnode_handle) -> Result<Self> {
-        // SAFETY: The name is a C string.
-        let raw = unsafe { bindings::platform_device_alloc(c"rust-iommu".as_char_ptr(), id) };
-        let this = NonNull::new(raw).ok_or(ENOMEM)?;
-        // SAFETY: The device is initialised and not yet added.
-        let added = unsafe { Self::add(raw, pasid_bits, node) };
-        if let Err(e) = added {
-            // SAFETY: The device was not added.
-            unsafe { bindings::platform_device_put(raw) };
-            return Err(e);
-        }
-        Ok(Self(this))
-    }
-
-    /// # Safety
-    ///
-    /// `raw` must be initialised and not yet added, and `node` null or valid.
-    unsafe fn add(
-        raw: *mut bindings::platform_device,
-        pasid_bits: Option<u32>,
-        node: *mut bindings::fwnode_handle,
-    ) -> Result {
-        // SAFETY: The device is valid.
-        let dev = unsafe { &raw mut (*raw).dev };
-
-        if let Some(bits) = pasid_bits {
-            let mut properties: [bindings::property_entry; 2] = pin_init::zeroed();
-            properties[0].name = c"pasid-num-bits".as_char_ptr();
-            properties[0].length = size_of::<u32>();
-            properties[0].is_inline = true;
-            properties[0].type_ = bindings::dev_prop_type_DEV_PROP_U32;
-            properties[0].__bindgen_anon_1.value.u32_data = [bits, 0];
-            // SAFETY: The properties are complete, and are copied.
-            to_result(unsafe {
-                bindings::device_create_managed_software_node(dev, properties.as_ptr(), ptr::null())
-            })?;
-        }
-        if !node.is_null() {
-            let _lock = ProbeLock::lock();
-            // SAFETY: Both are valid, and the probe lock is held.
-            to_result(unsafe { bindings::iommu_fwspec_init(dev, node) })?;
-        }
-        // SAFETY: The device is initialised.
-        to_result(unsafe { bindings::platform_device_add(raw) })
-    }
-
-    /// Returns the device, which is bound as long as the test bed is there.
-    pub(super) fn dev(&self) -> Result<&'static Device<Bound>> {
-        // SAFETY: The device was registered, and the tests do not use it after the test bed.
-        let dev: &Device = unsafe {
-            let dev = &raw mut (*self.0.as_ptr()).dev;
-            if (*dev).driver.is_null() {
-                return Err(ENXIO);
-            }
-            Device::from_raw(dev)
-        };
-        // SAFETY: Checked above; nobody else unbinds it.
-        Ok(unsafe { dev.as_bound() })
-    }
-}
-
-impl Drop for Endpt {
-    fn drop(&mut self) {
-        // SAFETY: The device was registered.
-        unsafe { bindings::platform_device_unregister(self.0.as_ptr()) };
-    }
-}
-
-/// The driver of the devices.
-struct EndptDriver(Pin<KBox<Opaque<bindings::platform_driver>>>);
-
-impl EndptDriver {
-    fn new() -> Result<Self> {
-        let mut raw: bindings::platform_driver = pin_init::zeroed();
-        raw.driver.name = c"rust-iommu".as_char_ptr();
-        let raw = KBox::pin(Opaque::new(raw), GFP_KERNEL)?;
-        // SAFETY: The driver is initialised, and pinned until it is unregistered.
-        to_result(unsafe {
-            bindings::__platform_driver_register(
-                raw.get(),
-                ptr::null_mut(),
-                c"kernel".as_char_ptr(),
-            )
-        })?;
-        Ok(Self(raw))
-    }
-}
-
-impl Drop for EndptDriver {
-    fn drop(&mut self) {
-        // SAFETY: The driver is registered.
-        unsafe { bindings::platform_driver_unregister(self.0.get()) };
-    }
-}
-
 /// The firmware node of the IOMMU.
 struct Node(*mut bindings::fwnode_handle);
 
@@ -525,10 +424,13 @@ impl Drop for Node {
     }
 }
 
+/// What the devices and their driver are called.
+const NAME: &CStr = c"rust-iommu";
+
 /// An IOMMU with devices. The fields are dropped in the right order.
 pub(super) struct Bed {
-    pub(super) devices: KVec<Endpt>,
-    driver: Option<EndptDriver>,
+    pub(super) devices: KVec<TestDevice>,
+    driver: Option<TestDriver>,
     iommu: Option<Registration<Mock>>,
     node: Node,
     pub(super) log: Arc<Log>,
@@ -559,7 +461,7 @@ impl Bed {
         let mut bed = Self {
             devices: KVec::new(),
             iommu: Some(iommu.register(ops, None, fmt!("rust-iommu-mock{number}"))?),
-            driver: Some(EndptDriver::new()?),
+            driver: Some(TestDriver::new(NAME)?),
             node,
             log,
         };
@@ -576,7 +478,9 @@ impl Bed {
         } else {
             self.node.0
         };
-        Ok(self.devices.push(Endpt::new(id, bits, node)?, GFP_KERNEL)?)
+        // SAFETY: The node outlives its devices.
+        let device = unsafe { TestDevice::new(NAME, id, bits, node) }?;
+        Ok(self.devices.push(device, GFP_KERNEL)?)
     }
 
     /// Returns a device, which the IOMMU driver may have claimed or not.

@@ -11,7 +11,7 @@ from .guest import GuestError
 DRIVER, ABSTRACTIONS = "drivers/iommu/tce", "rust/kernel/iommu"
 MOST_LINES = 400
 # Tests stand outside, and import what they like.
-_TESTS = re.compile(r"(^|/)(tests/|fake|mock|tce_kunit|tce_testdev|\w*_(test|mock)\.rs)")
+_TESTS = re.compile(r"(^|/)(tests/|fake|mock|testing|tce_kunit|tce_testdev|\w*_(test|mock)\.rs)")
 _ITEM = re.compile(r"^\s*pub(?:\([^)]*\))?\s+(?:(?:const|unsafe)\s+)*(?:struct|enum|union|trait|fn|type|static|const)\s+(\w+)", re.M)
 
 

@@ -24,17 +24,28 @@ def built_in(bench):
     return _count(bench.guest.kernel_log, "test")
 
 
+def _loaded(bench, module):
+    before = len(bench.guest.kernel_log)
+    bench.guest.run(f"load {module}", 300)
+    bench.guest.check_log()
+    return _count(bench.guest.kernel_log[before:], f"test of {module}")
+
+
 def driver(bench):
     """KUnit tests of the driver."""
-    before = len(bench.guest.kernel_log)
-    bench.guest.run("load tce_kunit", 300)
-    bench.guest.check_log()
-    return _count(bench.guest.kernel_log[before:], "test of the driver")
+    return _loaded(bench, "tce_kunit")
+
+
+def sample(bench):
+    """The sample of an IOMMU driver, with its tests; it comes and goes."""
+    result = _loaded(bench, "rust_iommu_driver")
+    bench.guest.run("cd /sys/class/iommu && test -d rust-iommu-sample && rmmod rust_iommu_driver && test ! -e rust-iommu-sample")
+    return result
 
 
 def _suites(machine, flavour="modern-debug-64k", **more):
     # The drivers that the suites bring map memory which is nobody's, and are made to lie about it.
-    return Scenario("kunit", flavour, machine, ("testdev",), (built_in, driver, steps.dmesg_clean),
+    return Scenario("kunit", flavour, machine, ("testdev",), (built_in, driver, sample, steps.dmesg_clean),
                     append="kunit.enable=1 kunit.autorun=1 iommu.debug_pagealloc=0", **more)
 
 
