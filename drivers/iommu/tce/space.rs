@@ -305,8 +305,10 @@ impl Space {
     }
 
     /// The physical address behind a bus address, if it is mapped. Any context.
+    #[inline(always)]
     pub(crate) fn translate(&self, ioba: Ioba) -> Option<PhysAddr> {
-        let (window, run) = self.windows.locate(IobaRange {
+        // Not `locate`: where 32-bit MMIO is, nothing is mapped.
+        let (window, run) = self.windows.holder(IobaRange {
             first: ioba,
             last: ioba,
         })?;

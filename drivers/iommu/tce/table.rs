@@ -254,6 +254,7 @@ impl Table {
     }
 
     /// The physical address behind byte `offset` of the page at `index`, if it is mapped.
+    #[inline(always)]
     pub(crate) fn translate(&self, index: TceIndex, offset: u64) -> Option<PhysAddr> {
         let _rcu = rcu::read_lock();
         let tce = self.leaf(index)?.get(index);

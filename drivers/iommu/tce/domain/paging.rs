@@ -204,6 +204,7 @@ unsafe impl iommu::PagingOps for Paging {
         pages(cleared, req.page_size())
     }
 
+    #[inline(always)]
     fn iova_to_phys(self: Pin<&Self>, iova: Iova) -> Option<PhysAddr> {
         self.space.translate(ioba(iova))
     }

@@ -45,7 +45,7 @@ impl Bounce {
     /// Calls `f` with a page that nobody else uses meanwhile. Any context.
     ///
     /// Returns [`None`] if there is no memory for one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with<T>(&self, f: impl FnOnce(&TceList) -> T) -> Option<T> {
         // CAST: `u32` fits `usize`.
         let place = self.pages.get(CpuId::current().as_u32() as usize)?;
