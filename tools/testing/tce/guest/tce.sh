@@ -73,6 +73,21 @@ disk_of() {
 	return 1
 }
 
+# disk_named SERIAL: waits for the disk with a serial number.
+disk_named() {
+	for try in $(seq 100); do
+		for serial in /sys/class/nvme/nvme*/serial; do
+			[ "$(cat "$serial" | tr -d ' ')" = "$1" ] || continue
+			for disk in "${serial%/serial}"/nvme*n1; do
+				[ -b "/dev/${disk##*/}" ] && { echo "/dev/${disk##*/}"; return 0; }
+			done
+		done
+		usleep 50000
+	done
+	echo "$1: no disk"
+	return 1
+}
+
 # net_of BDF: the network interface of a device.
 net_of() {
 	for net in "/sys/bus/pci/devices/$1"/net/*; do

@@ -172,6 +172,17 @@ class Guest:
             raise GuestError(f"`{command.strip()}` gave {status}: {output[-400:]}")
         return output
 
+    def next_kernel(self, command, seconds=180):
+        """Runs a command that ends this kernel and starts another; returns what the first said from
+        then on, and when the other began to talk."""
+        # The log goes with its kernel, so it is read on the console.
+        self._send(f"dmesg -n 7; {command}")
+        lines, _ = self._wait_for("Linux version", seconds)
+        began = time.monotonic()
+        self._wait_for("@@ready", seconds)
+        self.check_log()
+        return "\n".join(lines), began
+
     # -- kernel log ------------------------------------------------------
 
     def read_log(self):

@@ -12,7 +12,8 @@ from .say import Fail
 
 # VFIO as our kselftest uses it.
 _VFIO = ["../selftests/iommu/tce/vfio.c", "../selftests/iommu/tce/vfio.h"]
-_MORE_SOURCES = {"vfiocheck": _VFIO, "vfioscatter": _VFIO, "vfiohold": _VFIO, "vfioreset": _VFIO, "vfiobench": [*_VFIO, "bench/marks.h"],
+_MORE_SOURCES = {"vfiocheck": _VFIO, "vfioscatter": _VFIO, "vfiohold": _VFIO, "vfioreset": _VFIO, "vfiokeep": _VFIO,
+                 "vfiobench": [*_VFIO, "bench/marks.h"],
                  "nvmebench": ["bench/marks.h"], "dmabench": ["bench/marks.h"]}
 
 

@@ -11,7 +11,7 @@ import shutil
 import time
 import zlib
 
-from . import initramfs, kvmhost, machine, modules, pasiddev, selftests, vtd
+from . import initramfs, kvmhost, machine, modules, nextkernel, pasiddev, selftests, vtd
 from .bench import build
 from .guest import Guest, GuestError
 from .say import Fail, elapsed, remark
@@ -55,6 +55,7 @@ class Scenario:
     modules: bool = False       # the guest has the kernel modules that only tests need
     coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
     measured: int = 0           # so many CPUs, whose work is counted
+    next_kernels: tuple = ()    # flavours that the guest can start by kexec
 
     @property
     def label(self):
@@ -84,8 +85,13 @@ class Bench:
 
     def image_crc(self, offset, length, number=None):
         """CRC-32 of the image file as the host sees it."""
+        return self.crc_of(self.image(number), offset, length)
+
+    @staticmethod
+    def crc_of(path, offset, length):
+        """CRC-32 of a part of a file."""
         crc = 0
-        with open(self.image(number), "rb") as disk:
+        with open(path, "rb") as disk:
             disk.seek(offset)
             while length:
                 chunk = disk.read(min(length, 1 << 20))
@@ -152,6 +158,8 @@ def command(env, scenario, objects):
         more += kvmhost.arguments(env)
         files |= kvmhost.nested(env, objects, directory)
     files |= modules.build(env, objects) if scenario.modules else {}
+    if scenario.next_kernels:
+        more += nextkernel.arguments(env, objects, directory, kind, scenario.next_kernels)
     if scenario.measured:
         more += build.arguments(env, scenario.measured)
         files |= build.module(env, objects)

@@ -21,9 +21,9 @@ static unsigned int probe_ms;
 module_param(probe_ms, uint, 0444);
 MODULE_PARM_DESC(probe_ms, "how long a probe takes");
 
-static bool fail;
-module_param(fail, bool, 0444);
-MODULE_PARM_DESC(fail, "probes fail");
+static unsigned int fail;
+module_param(fail, uint, 0444);
+MODULE_PARM_DESC(fail, "if not 0: every so many-th probe fails");
 
 static unsigned int hold_us;
 module_param(hold_us, uint, 0444);
@@ -69,6 +69,8 @@ static bool is_same(const struct owner *a, const struct owner *b)
 	       a->offset == b->offset && a->limit == b->limit && a->bypass == b->bypass;
 }
 
+static atomic_t probes;
+
 static int binder_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	struct device *dev = &pdev->dev;
@@ -76,7 +78,7 @@ static int binder_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	if (probe_ms)
 		msleep(probe_ms);
-	if (fail)
+	if (fail && !(atomic_inc_return(&probes) % fail))
 		return -ENODEV;
 	if (managed)
 		return 0;
@@ -93,6 +95,8 @@ static int binder_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	binding->addr = dma_map_single(dev, binding->page, PAGE_SIZE, DMA_BIDIRECTIONAL);
 	if (dma_mapping_error(dev, binding->addr))
 		return dev_err_probe(dev, -EIO, "no mapping\n");
+
+	dev_info(dev, "holds %pad\n", &binding->addr);
 
 	binding->owner = owner_of(dev);
 	pci_set_drvdata(pdev, binding);
@@ -140,11 +144,13 @@ static struct pci_driver binder = {
 	.driver = { .probe_type = PROBE_PREFER_ASYNCHRONOUS },
 };
 
-static struct task_struct *task;
+#define MAX_TASKS 8
+static struct task_struct *tasks[MAX_TASKS];
+static unsigned int nr_tasks;
 
 static int binder_loop(void *data)
 {
-	struct pci_dev *pdev = pci_get_device(binder_ids->vendor, binder_ids->device, NULL);
+	struct pci_dev *pdev = data;
 	unsigned long rounds = 0;
 
 	while (!kthread_should_stop()) {
@@ -159,6 +165,35 @@ static int binder_loop(void *data)
 	return 0;
 }
 
+/* A thread for each device binds and unbinds it. */
+static int start_loops(void)
+{
+	struct pci_dev *pdev = NULL;
+	struct task_struct *task;
+
+	while (nr_tasks < MAX_TASKS &&
+	       (pdev = pci_get_device(binder_ids->vendor, binder_ids->device, pdev))) {
+		task = kthread_run(binder_loop, pci_dev_get(pdev), "binder/%s", pci_name(pdev));
+		if (IS_ERR(task)) {
+			pci_dev_put(pdev);
+			pci_dev_put(pdev);
+			return PTR_ERR(task);
+		}
+		tasks[nr_tasks++] = task;
+	}
+	pci_dev_put(pdev);
+
+	return 0;
+}
+
+static void binder_exit(void)
+{
+	while (nr_tasks)
+		kthread_stop(tasks[--nr_tasks]);
+	pci_unregister_driver(&binder);
+}
+module_exit(binder_exit);
+
 static int __init binder_init(void)
 {
 	int ret;
@@ -168,23 +203,13 @@ static int __init binder_init(void)
 	if (ret || !hold_us)
 		return ret;
 
-	task = kthread_run(binder_loop, NULL, "binder");
-	if (IS_ERR(task)) {
-		pci_unregister_driver(&binder);
-		return PTR_ERR(task);
-	}
+	ret = start_loops();
+	if (ret)
+		binder_exit();
 
-	return 0;
+	return ret;
 }
 module_init(binder_init);
-
-static void __exit binder_exit(void)
-{
-	if (task)
-		kthread_stop(task);
-	pci_unregister_driver(&binder);
-}
-module_exit(binder_exit);
 
 MODULE_DESCRIPTION("PCI driver that watches its DMA");
 MODULE_LICENSE("GPL");
