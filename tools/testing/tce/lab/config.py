@@ -24,7 +24,7 @@ def fragments(env, flavour):
             raise Fail(f"flavour {flavour}: there is no {path.relative_to(env.top)}; an example of a flavour is modern-64k")
     if arch.of(flavour) == arch.POWERPC and any(sum(word in words for word in choice) != 1 for choice in (_DRIVERS, _PAGES)):
         raise Fail(f"flavour {flavour}: name one of {', '.join(_DRIVERS)} and one of {', '.join(_PAGES)}, such as "
-                   f"modern-64k; debug and kvm may stand between them")
+                   f"modern-64k; debug, kvm and builtin may stand between them")
     return files
 
 

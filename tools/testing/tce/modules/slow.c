@@ -11,7 +11,7 @@
 #include <asm/pci-bridge.h>
 
 static unsigned int ms = 50;
-module_param(ms, uint, 0444);
+module_param(ms, uint, 0644);
 MODULE_PARM_DESC(ms, "how much longer");
 
 static struct iommu_table_group_ops *real, slow;

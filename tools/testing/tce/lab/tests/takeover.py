@@ -55,8 +55,8 @@ def bound_when_loaded(bench):
                next((line for line in text.splitlines() if "binder" in line), ""))
         kind = group_type(bench, "edu")
         expect(kind.startswith("DMA"), f"type {kind} with nothing bound")
-        bench.guest.run("for dev in $(pci 1234:11e8); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; rmmod tce_iommu; "
-                        "echo 1 >/sys/bus/pci/rescan")
+        bench.guest.run("for dev in /sys/bus/pci/devices/*; do [ ! -e $dev/iommu_group ] || echo 1 >$dev/remove; done; "
+                        "rmmod tce_iommu && echo 1 >/sys/bus/pci/rescan && [ -n \"$(pci 1234:11e8)\" ]")
 
 
 def managed_driver(bench):
