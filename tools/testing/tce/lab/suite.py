@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
 from .ktap import Ktap, Table
 from .say import Fail, Progress
-from .tests import (bench, dma_api, eeh, hotplug, iommufd, kdump, kexec, kunit, kvm, legacy, life, machines, masks, order,
+from .tests import (bench, dma_api, eeh, hostile, hotplug, iommufd, kdump, kexec, kunit, kvm, legacy, life, machines, masks, order,
                     resets, sva, takeover, tour, vfio)
 
 BOOTS_AT_ONCE = 2
@@ -17,7 +17,7 @@ def scenarios(everything, only):
     chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *dma_api.SCENARIOS, *life.SCENARIOS, *takeover.SCENARIOS,
               *order.SCENARIOS, *hotplug.SCENARIOS, *resets.SCENARIOS, *eeh.SCENARIOS, *kexec.SCENARIOS, *kdump.SCENARIOS,
               *machines.SCENARIOS, *masks.SCENARIOS, *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
-              *iommufd.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
+              *iommufd.SCENARIOS, *hostile.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
 
