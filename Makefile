@@ -9,7 +9,7 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit coverage mutants bench bench-doc bench-update profile check check-all overlay series series-check shell kernel module toolchain clean
+.PHONY: help run kunit coverage mutants bench bench-doc bench-update profile soak check check-all overlay series series-check shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
@@ -24,6 +24,8 @@ help:
 	@echo 'make bench-doc            write the table and charts of Documentation/driver-api/tce-iommu-performance'
 	@echo 'make bench-update         write the counts that make check compares with, after a change that is meant'
 	@echo 'make profile CASE=...     instructions of one measurement by function; without CASE, which there are'
+	@echo 'make soak HOURS=0.5        coming and going, resets and I/O in random order by a seed that it prints;'
+	@echo '                          SEED=n to repeat, MACHINE=... for one machine'
 	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11);'
 	@echo '                          APPEND="..." for more arguments of its kernel'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
@@ -57,6 +59,9 @@ bench bench-doc bench-update:
 	@$(enter) $@
 profile:
 	@$(enter) profile '$(CASE)'
+soak:
+	@test -n '$(HOURS)' || { echo 'tce: say how long: make soak HOURS=0.5' >&2; exit 2; }
+	@$(enter) soak '$(HOURS)' $(if $(SEED),--seed '$(SEED)') $(if $(filter-out file,$(origin MACHINE)),--machine '$(MACHINE)')
 shell:
 	@$(enter) shell '$(MACHINE)' '$(FLAVOUR)' --append='$(APPEND)'
 kernel:

@@ -4,6 +4,7 @@
 import argparse
 import os
 import pathlib
+import random
 import signal
 import sys
 
@@ -89,6 +90,11 @@ def _run(env, args):
     return suite.run(env, _given(args))
 
 
+def _soak(env, args):
+    seed = args.seed if args.seed is not None else random.randrange(1 << 32)
+    return suite.soak(env, args.hours, seed, args.machine, _given(args))
+
+
 def _shell(env, args):
     return suite.shell(env, args.machine, args.flavour, args.append, _given(args))
 
@@ -161,6 +167,12 @@ def _parser():
 
     sub = commands.add_parser("run", help="the tour, as a table")
     sub.set_defaults(run=_run)
+
+    sub = commands.add_parser("soak", help="operations in random order for a long time")
+    sub.add_argument("hours", type=float)
+    sub.add_argument("--seed", type=int)
+    sub.add_argument("--machine", default="")
+    sub.set_defaults(run=_soak)
 
     sub = commands.add_parser("shell", help="a guest to look around in")
     sub.add_argument("machine")

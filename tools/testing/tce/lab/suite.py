@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
 from .ktap import Ktap, Table
-from .say import Fail, Progress
+from .say import Fail, Progress, remark
 from .tests import (bench, dma_api, eeh, hostile, hotplug, iommufd, kdump, kexec, kunit, kvm, legacy, life, machines, masks, order,
-                    resets, sva, takeover, tour, vfio)
+                    resets, soak as soaking, sva, takeover, tour, vfio)
 
 BOOTS_AT_ONCE = 2
 
@@ -16,7 +16,7 @@ def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
     chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *dma_api.SCENARIOS, *life.SCENARIOS, *takeover.SCENARIOS,
               *order.SCENARIOS, *hotplug.SCENARIOS, *resets.SCENARIOS, *eeh.SCENARIOS, *kexec.SCENARIOS, *kdump.SCENARIOS,
-              *machines.SCENARIOS, *masks.SCENARIOS, *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
+              *machines.SCENARIOS, *masks.SCENARIOS, *soaking.SCENARIOS, *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
               *iommufd.SCENARIOS, *hostile.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
@@ -75,6 +75,18 @@ def run(env, given):
     with Progress("guests " + " and ".join(table.machines)):
         run_scenarios(env, chosen, table, objects)
     return table.show()
+
+
+def soak(env, hours, seed, name, given):
+    """`make soak`: operations in random order, on one machine or on all."""
+    chosen = [soaking.scenario(one, soaking.long(hours, seed), soaking.nothing_leaks) for one in soaking.MACHINES if name in ("", one)]
+    if not chosen:
+        raise Fail(f"MACHINE={name}: there are {', '.join(soaking.MACHINES)}")
+    objects = _build(env, chosen, given)
+    report = Ktap()
+    remark(f"{hours} hours of operations by seed {seed}")
+    run_scenarios(env, chosen, report, objects)
+    return report.finish()
 
 
 def shell(env, name, flavour, append, given):

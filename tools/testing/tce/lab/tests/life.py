@@ -145,7 +145,7 @@ def bind_rounds(bench):
     have_leak = not guest.try_run("[ -e /sys/kernel/debug/kmemleak ]")[0]
     guest.run(f"unbind {bdf}; bind {bdf} nvme; unbind {bdf}")
     if have_leak:
-        guest.run("sleep 6; echo scan >/sys/kernel/debug/kmemleak; echo clear >/sys/kernel/debug/kmemleak", 120)
+        steps.forget_leaks(bench)
     before, nodes = stats(bench, "nvme").get("tces_populated"), _table_nodes(bench)
     guest.run(f"for round in $(seq {BIND_ROUNDS}); do bind {bdf} nvme && disk_of {bdf} >/dev/null && unbind {bdf} || exit 1; done",
               900)
