@@ -200,7 +200,8 @@ impl<C: Calls + Devices> Pe<C> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // A refusal is for the attach to tell.
-        if state.is_platform() && self.own(state, dev).is_ok() {
+        let ask = state.phase == Phase::Up && state.is_platform();
+        if ask && self.own(state, dev).is_ok() {
             if let Err(e) = self.give_back(state, dev) {
                 dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
             }

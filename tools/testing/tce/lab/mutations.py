@@ -132,7 +132,7 @@ MUTANTS = (
     ("a PE that was not given back at its start is the platform's", f"{_TCE}/pe.rs", "holder.unwrap_or(Holder::Nobody)", "holder.unwrap_or(Holder::Platform)"),
     ("no way back after a failed give-back", f"{_TCE}/pe.rs",
      "self.change(state, dev, |state| self.give_back(state, dev))?,", "self.give_back(state, dev)?,"),
-    ("a new domain is for the windows of last time", f"{_TCE}/pe.rs", "if state.is_platform() && self.own(state, dev).is_ok() {", "if false {"),
+    ("a new domain is for the windows of last time", f"{_TCE}/pe.rs", "if ask && self.own(state, dev).is_ok() {", "if false && ask {"),
     ("a new domain keeps the PE from the platform", f"{_TCE}/pe.rs",
      "            if let Err(e) = self.give_back(state, dev) {\n                dev_err!(dev, \"firmware does not take back the DMA windows ({e:?})\\n\");\n"
      "            }\n        }\n        state.layout.clone()", "        }\n        state.layout.clone()"),
