@@ -125,7 +125,7 @@ def _each(name, flavour, steps_, **more):
 
 
 SCENARIOS = [
-    *_each("kexec", "legacy-64k", _chain("lmmlm"), next_kernels=_KERNELS),
+    *_each("kexec", "legacy-64k", _chain("lmmlm"), next_kernels=_KERNELS, only_all=True),
     *_each("kexec-early", "modern-64k", (loaded_early, *_MODERN, to_modern, *_MODERN, nothing_left), next_kernels=_KERNELS[:1]),
     *_each("kexec-long", "legacy-64k", _chain("lmmlmllmmlm"), next_kernels=_KERNELS, only_all=True),
     *_each("kexec", "modern-debug-64k", _chain("mmm"), next_kernels=("modern-debug-64k",), only_all=True),
