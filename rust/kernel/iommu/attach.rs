@@ -17,18 +17,17 @@ use core::{
 };
 
 /// What a device is attached to before an attach callback.
-///
-/// [`Ops::blocked`]: super::Ops::blocked
-/// [`Ops::identity`]: super::Ops::identity
-/// [`Platform`]: super::Platform
 pub enum Attached<'a, T: DriverTypes> {
     /// Nothing: the device is new to its group, or the core does not know.
     None,
-    /// The domain given to [`Ops::blocked`].
+    /// The domain given to [`Ops::blocked`](super::Ops::blocked).
     Blocked,
-    /// The domain given to [`Ops::identity`], if it is of that kind.
+    /// The domain given to [`Ops::identity`](super::Ops::identity), if it is of that kind.
     Identity,
     /// The domain given to [`Ops::identity`], if it is a [`Platform`] domain.
+    ///
+    /// [`Ops::identity`]: super::Ops::identity
+    /// [`Platform`]: super::Platform
     Platform,
     /// A paging domain.
     Paging(Pin<&'a T::Paging>),
