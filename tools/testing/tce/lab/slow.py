@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 
-from . import config, kernel, own, say, scenario, source, upstream
+from . import config, kernel, own, say, scenario, source, static, upstream
 from .scenario import Result
 from .tests import legacy
 
@@ -14,7 +14,7 @@ COMMAND_SECONDS = 3600
 NAMES = ("own", "alone", "clone")
 
 
-def _compiled(env, patch, series, objects):
+def _compiled(env, patch):
     """What make has to compile for a patch: the objects of its C files or, if it changes a header,
     of all C files that the series changes; None if it changes nothing that is compiled. The Rust
     crates come with any of them, and with "prepare"."""
@@ -22,20 +22,18 @@ def _compiled(env, patch, series, objects):
     if all(name.startswith(("Documentation/", "MAINTAINERS", "tools/")) for name in names):
         return None
     if any(name.endswith(".h") for name in names):
-        names = upstream.touched_files(series)
-    found = [f"{name.removesuffix('.c')}.o" for name in names if name.endswith(".c")]
-    return ["prepare", *(name for name in found if (objects / name).exists())]
+        names = upstream.touched_files(upstream.series(env.top))
+    built = [name for name in names if name.endswith(".c") and name.startswith(static.LEGACY)]
+    return ["prepare", *(f"{name.removesuffix('.c')}.o" for name in built)]
 
 
 def _each_part(env, one, report):
-    series, done = upstream.series(env.top), []
-    # Which objects there are; with all patches, because Rust does not build without the first.
-    objects = kernel.build(env, source.prepare(env), one.flavour)
+    done, objects = [], env.objects(one.flavour)
     make = kernel.make_command(env, objects)
     for part, patches in upstream.parts(env.top).items():
         for patch in patches:
             done.append(patch)
-            name, targets = f"alone.{patch.name.removesuffix('.patch')}", _compiled(env, patch, series, objects)
+            name, targets = f"alone.{patch.name.removesuffix('.patch')}", _compiled(env, patch)
             if not targets:
                 report(Result(name, "ok", "nothing that is compiled"))
                 continue
@@ -53,8 +51,8 @@ def _each_part(env, one, report):
 
 
 def each_patch(env, report):
-    """After every patch of the series all that it touches compiles with the legacy driver; after every
-    part the kernel builds, and the legacy driver works.
+    """After every patch of the series what it touches compiles with the legacy driver, as far as that
+    is built from it; after every part the kernel builds, and the legacy driver works.
 
     One tree and one build directory serve all, so that make compiles what a patch changes."""
     one = next(one for one in legacy.SCENARIOS if one.name == "works" and one.machine == "pseries")

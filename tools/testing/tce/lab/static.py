@@ -155,7 +155,7 @@ _SAYS_IN_C = re.compile(r'^\+.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once
 
 
 # What the legacy driver is built from, of the files that our patches change.
-_LEGACY = ("arch/powerpc/kernel/", "arch/powerpc/platforms/", "drivers/iommu/iommu.c", "drivers/vfio/group.c", "kernel/dma/")
+LEGACY = ("arch/powerpc/kernel/", "arch/powerpc/platforms/", "drivers/iommu/iommu.c", "drivers/vfio/group.c", "kernel/dma/")
 
 
 def legacy_compiles(env, _):
@@ -168,7 +168,7 @@ def _legacy_compiles(env):
     make = kernel.make_command(env, objects)
     # Rust has no part in it, and costs more than all of it.
     config.configure_values(config.wanted(env, "legacy-64k") | {"CONFIG_RUST": "n"}, "legacy-64k", make, objects)
-    touched = [name for name in upstream.touched_files(upstream.series(env.top)) if name.endswith(".c") and name.startswith(_LEGACY)]
+    touched = [name for name in upstream.touched_files(upstream.series(env.top)) if name.endswith(".c") and name.startswith(LEGACY)]
     log = objects.with_name("legacy.log")
     with say.Progress("objects of the legacy driver") as progress:
         good = say.run_logged([*make, *(f"{name.removesuffix('.c')}.o" for name in touched)], log, progress, "  ")
