@@ -2,12 +2,15 @@
 
 //! What an administrator sees of a PE: `/sys/kernel/debug/tce_iommu/<group>/`.
 //!
-//! `windows` has one line for each DMA window, `stats` one line for each counter.
+//! The counts in `stats` cost the same whatever is mapped. `tables` and `tces` read the tables, and
+//! take as long as those are large, or as what they print. No reader holds a lock that map and
+//! unmap take.
 
 use crate::{
+    dump::Dump,
+    layout::IobaRange,
     machine::Machine,
-    pe::Pe,
-    stats::Event, //
+    pe::Pe, //
 };
 use kernel::{
     debugfs::{
@@ -15,19 +18,49 @@ use kernel::{
         File, //
     },
     fmt,
-    powerpc::window::Window,
+    new_mutex,
+    powerpc::window::{
+        Ioba,
+        Window, //
+    },
     prelude::*,
-    str::CString,
-    sync::Arc, //
+    str::{
+        parse_int::ParseInt,
+        BStr,
+        CString, //
+    },
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    uaccess::UserSliceReader, //
 };
+
+type PeFile = File<Arc<Pe<Machine>>>;
 
 /// The files of one PE; they vanish when this drops.
 #[pin_data]
 pub(crate) struct Files {
     #[pin]
-    windows: File<Arc<Pe<Machine>>>,
+    devices: PeFile,
     #[pin]
-    stats: File<Arc<Pe<Machine>>>,
+    domain: PeFile,
+    #[pin]
+    windows: PeFile,
+    #[pin]
+    stats: PeFile,
+    #[pin]
+    tables: PeFile,
+    #[pin]
+    tces: File<Selection>,
+}
+
+/// The bus addresses that a reader of `tces` wants to see.
+#[pin_data]
+struct Selection {
+    pe: Arc<Pe<Machine>>,
+    #[pin]
+    range: Mutex<IobaRange>,
 }
 
 impl Files {
@@ -35,10 +68,28 @@ impl Files {
     pub(crate) fn new(root: &Dir, group: usize, pe: Arc<Pe<Machine>>) -> Result<Pin<KBox<Self>>> {
         let name = CString::try_from_fmt(fmt!("{group}"))?;
         let dir = root.subdir(&name);
+        let all = IobaRange {
+            first: Ioba::new(0),
+            last: Ioba::new(u64::MAX),
+        };
+        let selected = pe.clone();
+        let selection = pin_init!(Selection {
+            pe: selected,
+            range <- new_mutex!(all),
+        });
         KBox::pin_init(
             try_pin_init!(Self {
+                devices <- dir.read_callback_file(c"devices", pe.clone(), &show_devices),
+                domain <- dir.read_callback_file(c"domain", pe.clone(), &show_domain),
                 windows <- dir.read_callback_file(c"windows", pe.clone(), &show_windows),
-                stats <- dir.read_callback_file(c"stats", pe, &show_stats),
+                stats <- dir.read_callback_file(c"stats", pe.clone(), &show_stats),
+                tables <- dir.read_callback_file(c"tables", pe.clone(), &show_tables),
+                tces <- dir.read_write_callback_file(
+                    c"tces",
+                    selection,
+                    &show_tces,
+                    &select_tces,
+                ),
             }),
             GFP_KERNEL,
         )
@@ -60,19 +111,97 @@ impl fmt::Display for Show<'_> {
     }
 }
 
+fn show_devices(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut result = Ok(());
+    pe.for_each_member(|member| {
+        let attached = if member.blocked {
+            "blocked"
+        } else {
+            "attached"
+        };
+        let driver = if member.in_use { "in_use" } else { "idle" };
+        let line = f.write_fmt(fmt!("{} {attached} {driver}\n", member.dev.name()));
+        result = result.and(line);
+    });
+    result
+}
+
+fn show_domain(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "{}", pe.domain())
+}
+
 fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (number, window) in pe.layout().windows() {
-        f.write_fmt(fmt!("window {} {}\n", number.get(), Show(window)))?;
+    match pe.domain() {
+        "platform" => return writeln!(f, "held by the platform"),
+        "nobody" => return writeln!(f, "held by nobody"),
+        _ => (),
+    }
+    let layout = pe.layout();
+    // What firmware calls it.
+    let id = if layout.holds_copy() { "liobn" } else { "tve" };
+    for (number, window) in layout.windows() {
+        let (number, show) = (number.get(), Show(window));
+        f.write_fmt(fmt!("window {number} {show} {id} {:#x}\n", window.id.get()))?;
     }
     Ok(())
 }
 
 fn show_stats(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let stats = pe.stats();
-    writeln!(f, "put_hcalls {}", stats.get(Event::Put))?;
-    writeln!(f, "stuff_hcalls {}", stats.get(Event::Stuff))?;
-    writeln!(f, "kills {}", stats.get(Event::Kill))?;
-    writeln!(f, "errors {}", stats.get(Event::Error))?;
-    writeln!(f, "tces_populated {}", pe.populated())?;
-    writeln!(f, "table_kib {}", pe.table_nodes().saturating_mul(4))
+    let counts = pe.stats().read();
+    writeln!(f, "publishes {}", counts.publishes)?;
+    writeln!(f, "withdrawals {}", counts.withdrawals)?;
+    writeln!(f, "flushes {}", counts.flushes)?;
+    writeln!(f, "h_put_tce {}", counts.put)?;
+    writeln!(f, "h_put_tce_indirect {}", counts.put_list)?;
+    writeln!(f, "h_stuff_tce {}", counts.stuff)?;
+    writeln!(f, "kills {}", counts.kills)?;
+    writeln!(f, "errors {}", counts.errors)
+}
+
+fn show_tables(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // The PE may go on to another domain meanwhile.
+    let Some(space) = pe.space() else {
+        return Ok(());
+    };
+    for window in space.windows().iter() {
+        let (number, table) = (window.number().get(), window.table());
+        let kib = table.nodes().saturating_mul(4);
+        writeln!(f, "window {number} tces {} kib {kib}", table.populated())?;
+    }
+    Ok(())
+}
+
+fn show_tces(selection: &Selection, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let range = *selection.range.lock();
+    match selection.pe.space() {
+        Some(space) => f.write_fmt(fmt!(
+            "{}",
+            Dump {
+                space: &space,
+                range
+            }
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Takes the first and the last bus address, or the first only.
+fn select_tces(selection: &Selection, reader: &mut UserSliceReader) -> Result {
+    let mut text = [0; 64];
+    let text = text.get_mut(..reader.len()).ok_or(EINVAL)?;
+    reader.read_slice(text)?;
+    let mut words = text
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty())
+        .map(|word| u64::from_str(BStr::from_bytes(word)));
+    let first = words.next().ok_or(EINVAL)??;
+    let last = words.next().unwrap_or(Ok(u64::MAX))?;
+    if last < first || words.next().is_some() {
+        return Err(EINVAL);
+    }
+    *selection.range.lock() = IobaRange {
+        first: Ioba::new(first),
+        last: Ioba::new(last),
+    };
+    Ok(())
 }

@@ -52,13 +52,13 @@ pub(crate) enum Holder {
 }
 
 /// A device that the driver has.
-struct Member {
-    dev: ARef<Device>,
+pub(crate) struct Member {
+    pub(crate) dev: ARef<Device>,
     /// Attached to the blocked domain.
-    blocked: bool,
+    pub(crate) blocked: bool,
     /// A driver that uses the DMA API is bound. It is set before the driver probes and cleared
     /// after its resources have gone.
-    in_use: bool,
+    pub(crate) in_use: bool,
 }
 
 /// The devices of a PE that the driver has.
@@ -93,6 +93,11 @@ impl Members {
         if let Some(at) = self.0.iter().position(|member| member.is(dev)) {
             self.0.remove(at).ok();
         }
+    }
+
+    /// Calls `f` with each device.
+    pub(crate) fn for_each(&self, f: impl FnMut(&Member)) {
+        self.0.iter().for_each(f);
     }
 
     fn contains(&self, dev: &Device) -> bool {

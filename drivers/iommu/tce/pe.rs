@@ -25,6 +25,7 @@ use crate::{
     ownership::{
         Devices,
         Holder,
+        Member,
         Members, //
     },
     space::Space,
@@ -214,20 +215,28 @@ impl<C: Calls + Devices> Pe<C> {
         &self.stats
     }
 
-    /// The number of TCEs that are present in the tables the PE translates through. May sleep.
-    pub(crate) fn populated(&self) -> u64 {
+    /// What the windows do, in a word. May sleep.
+    pub(crate) fn domain(&self) -> &'static str {
         match &self.state.lock().current {
-            Current::Paging(_, space) => space.populated(),
-            _ => 0,
+            Current::Platform => "platform",
+            Current::Nobody => "nobody",
+            Current::Blocked(_) => "blocked",
+            Current::Paging(..) => "paging",
+            Current::Stuck(..) => "stuck",
         }
     }
 
-    /// The number of 4 KiB nodes of the tables the PE translates through. May sleep.
-    pub(crate) fn table_nodes(&self) -> u64 {
+    /// The tables that the PE translates through, if there are any. May sleep.
+    pub(crate) fn space(&self) -> Option<Arc<Space>> {
         match &self.state.lock().current {
-            Current::Paging(_, space) => space.table_nodes(),
-            _ => 0,
+            Current::Paging(_, space) | Current::Stuck(_, space) => Some(space.clone()),
+            Current::Platform | Current::Nobody | Current::Blocked(_) => None,
         }
+    }
+
+    /// Calls `f` with each device that the driver has. May sleep.
+    pub(crate) fn for_each_member(&self, f: impl FnMut(&Member)) {
+        self.state.lock().members.for_each(f);
     }
 
     /// Whether the driver has no device of the PE. May sleep.

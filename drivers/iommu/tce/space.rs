@@ -396,18 +396,9 @@ impl Space {
         })
     }
 
-    /// The number of TCEs that are present. May sleep.
-    pub(crate) fn populated(&self) -> u64 {
-        let windows = self.windows.iter();
-        windows.fold(0, |sum, window| {
-            sum.saturating_add(window.table().populated())
-        })
-    }
-
-    /// The number of 4 KiB nodes that the tables are made of. May sleep.
-    pub(crate) fn table_nodes(&self) -> u64 {
-        let windows = self.windows.iter();
-        windows.fold(0, |sum, window| sum.saturating_add(window.table().nodes()))
+    /// The windows and their tables.
+    pub(crate) fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     fn for_each_leaf(&self, mut f: impl FnMut(&TableWindow, TceRun) -> Result) -> Result {

@@ -17,6 +17,7 @@
 //! * [`machine`]: the firmware of a device;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;
 //! * [`space`]: the tables of a domain and how PEs follow them;
+//! * [`dump`]: what those tables hold, as text;
 //! * [`pe`]: one PE, and its way between domains;
 //! * [`debugfs`]: what an administrator sees of a PE;
 //! * [`endpoint`]: devices, and the list of PEs;
@@ -29,6 +30,7 @@ mod bonds;
 mod debugfs;
 mod domain;
 mod driver;
+mod dump;
 mod endpoint;
 mod firmware;
 mod layout;

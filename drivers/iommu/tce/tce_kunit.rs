@@ -12,6 +12,7 @@ mod domain;
 // Its callbacks are for the IOMMU core to call.
 #[allow(dead_code)]
 mod driver;
+mod dump;
 mod endpoint;
 mod firmware;
 mod layout;

@@ -124,9 +124,9 @@ impl<C: Calls> Ioda<C> {
     }
 
     #[inline(always)]
-    fn kill(&self, window: &TableWindow, run: TceRun) {
+    fn kill(&self, window: &TableWindow, run: TceRun, event: Event) {
         let some = (run.count < MANY).then(|| (window.ioba(run.first), run.count, window.shift()));
-        self.stats.count(Event::Kill);
+        self.stats.count(event);
         self.calls.kill(some);
     }
 }
@@ -170,16 +170,16 @@ impl<C: Calls> Firmware for Ioda<C> {
     }
 
     fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
-        self.kill(window, run);
+        self.kill(window, run, Event::KillNew);
         Ok(())
     }
 
     fn withdraw(&self, window: &TableWindow, run: TceRun) {
-        self.kill(window, run);
+        self.kill(window, run, Event::KillOld);
     }
 
     fn flush(&self) {
-        self.stats.count(Event::Kill);
+        self.stats.count(Event::KillAll);
         self.calls.kill(None);
     }
 

@@ -172,7 +172,7 @@ impl<C: Calls + Devices> Papr<C> {
         self.windows.liobn(window.number())
     }
 
-    /// Sets or clears one TCE.
+    /// Sets or clears one TCE, which counts as `event`.
     ///
     /// # Safety
     ///
@@ -184,9 +184,10 @@ impl<C: Calls + Devices> Papr<C> {
         window: &TableWindow,
         index: TceIndex,
         tce: Tce,
+        event: Event,
     ) -> Result<(), Refused> {
         let (liobn, ioba) = (self.liobn(window), window.ioba(index));
-        self.stats.count(Event::Put);
+        self.stats.count(event);
         let calls = &*self.calls;
         // SAFETY: By the safety requirements.
         patiently(move || unsafe { calls.put(liobn, ioba, tce) })
@@ -195,10 +196,14 @@ impl<C: Calls + Devices> Papr<C> {
     /// Publishes TCEs of `leaf`.
     #[inline(always)]
     fn put_part(&self, window: &TableWindow, leaf: &TceList, part: TceRun) -> Result<(), Refused> {
-        // SAFETY: The TCEs are those of the table.
         let singly = || {
-            part.indexes()
-                .try_for_each(|n| unsafe { self.put_one(window, n, leaf.get(n)) })
+            part.indexes().try_for_each(|n| {
+                if n != part.first {
+                    self.stats.count(Event::MorePuts);
+                }
+                // SAFETY: The TCE is that of the table.
+                unsafe { self.put_one(window, n, leaf.get(n), Event::Put) }
+            })
         };
         if part.count == Tces::new(1) || !self.multi_tce {
             return singly();
@@ -218,7 +223,7 @@ impl<C: Calls + Devices> Papr<C> {
     #[inline]
     fn put_list(&self, window: &TableWindow, list: &TceList, part: TceRun) -> Result<(), Refused> {
         let (liobn, ioba) = (self.liobn(window), window.ioba(part.first));
-        self.stats.count(Event::Put);
+        self.stats.count(Event::PutList);
         let calls = &*self.calls;
         // SAFETY: As for `put_one`.
         patiently(move || unsafe { calls.put_indirect(liobn, ioba, list, part.count) })
@@ -236,6 +241,8 @@ impl<C: Calls + Devices> Papr<C> {
                 Err(refused) if refused.is_busy() => return Err(refused),
                 Err(_) => (),
             }
+        } else {
+            self.stats.count(Event::ClearSingly);
         }
         self.clear_singly(window, part)
     }
@@ -250,7 +257,7 @@ impl<C: Calls + Devices> Papr<C> {
         let mut result = Ok(());
         for index in part.indexes() {
             // SAFETY: An empty TCE takes access away and gives none.
-            let clear = || unsafe { self.put_one(window, index, Tce::NONE) };
+            let clear = || unsafe { self.put_one(window, index, Tce::NONE, Event::Clear) };
             match clear() {
                 Ok(()) => (),
                 // It has been waited for, and there may be hundreds of TCEs more.
@@ -266,7 +273,12 @@ impl<C: Calls + Devices> Papr<C> {
     #[inline(never)]
     fn publish_many(&self, window: &TableWindow, run: TceRun) -> Result {
         if !is_in_one_leaf(run) {
-            return slices(run).try_for_each(|part| self.publish_part(window, part));
+            return slices(run).try_for_each(|part| {
+                if part.first != run.first {
+                    self.stats.count(Event::MorePuts);
+                }
+                self.publish_part(window, part)
+            });
         }
         self.publish_part(window, run)
     }
@@ -286,6 +298,9 @@ impl<C: Calls + Devices> Papr<C> {
     #[inline(never)]
     fn withdraw_many(&self, window: &TableWindow, run: TceRun) {
         for part in run.pieces(LIST) {
+            if part.first != run.first {
+                self.stats.count(Event::MoreClears);
+            }
             if let Err(refused) = self.clear_part(window, part) {
                 self.stuck(window, refused);
             }
@@ -352,7 +367,8 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
             return Ok(());
         };
         // SAFETY: The TCE is that of the table.
-        unsafe { self.put_one(window, run.first, leaf.get(run.first)) }.map_err(|e| self.refused(e))
+        unsafe { self.put_one(window, run.first, leaf.get(run.first), Event::Put) }
+            .map_err(|e| self.refused(e))
     }
 
     fn withdraw(&self, window: &TableWindow, run: TceRun) {

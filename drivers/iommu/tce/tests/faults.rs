@@ -10,13 +10,13 @@ use crate::{
         Target, //
     },
     space::Space,
-    stats::Event,
     tests::{
         ensure,
         granule,
         life,
         map,
         on_all,
+        populated,
         range,
         sweep,
         unmap,
@@ -235,7 +235,7 @@ mod tests {
         assert!(map(&space, at, PHYS, WRITE).is_err());
         rig.fake.fail_never();
         assert!(!rig.reaches_any());
-        assert_eq!(space.populated(), 0);
+        assert_eq!(populated(&space), 0);
         map(&space, at, PHYS, WRITE)
     }
 
@@ -252,7 +252,7 @@ mod tests {
             assert!(rig.fake.has_failed());
             rig.fake.fail_never();
             assert!(rig.reaches(granule, false).is_none());
-            assert_eq!(pe.stats().get(Event::Error), 0);
+            assert_eq!(pe.stats().read().errors, 0);
             rig.attach(&pe, &Target::Blocked)?;
             rig.attach(&pe, &Target::Paging(&space))?;
         }
@@ -271,7 +271,7 @@ mod tests {
         unmap(&space, at);
         rig.fake.fail_never();
         assert!(!rig.reaches_any());
-        assert_eq!(pe.stats().get(Event::Error), 0);
+        assert_eq!(pe.stats().read().errors, 0);
 
         // One TCE that cannot be cleared, in the middle.
         map(&space, at, PHYS, WRITE)?;
@@ -282,7 +282,7 @@ mod tests {
             let reached = rig.reaches(HIGH + page * granule, false);
             assert_eq!(reached.is_some(), page == 100);
         }
-        assert_eq!(pe.stats().get(Event::Error), 1);
+        assert_eq!(pe.stats().read().errors, 1);
         // Nothing is mapped for the PE any more.
         assert!(map(&space, range(granule, granule), PHYS, WRITE) == Err(EIO));
         assert!(rig.reaches(granule, false).is_none());
@@ -307,14 +307,14 @@ mod tests {
                 assert_eq!(rig.fake.hcalls() - before, 2 * (7 + calls));
                 assert!(!rig.reaches_any());
             }
-            assert_eq!(pe.stats().get(Event::Error), 0);
+            assert_eq!(pe.stats().read().errors, 0);
             // There is an end to it.
             map(&space, at, PHYS, WRITE)?;
             let before = rig.fake.hcalls();
             rig.fake.busy(u32::MAX);
             unmap(&space, at);
             assert!(rig.fake.hcalls() - before < 1000);
-            assert_eq!(pe.stats().get(Event::Error), 1);
+            assert_eq!(pe.stats().read().errors, 1);
             rig.fake.fail_never();
             assert!(map(&space, at, PHYS, WRITE) == Err(EIO));
         }
@@ -332,7 +332,7 @@ mod tests {
         rig.fake.fail_clears();
         unmap(&space, range(granule, granule));
         rig.fake.fail_never();
-        assert!(pe.stats().get(Event::Error) > 0);
+        assert!(pe.stats().read().errors > 0);
         let refused = rig.attach(&pe, &Target::Paging(&other));
         assert!(refused == Err(EIO));
         Ok(())

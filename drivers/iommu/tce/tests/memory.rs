@@ -11,6 +11,7 @@ use crate::{
         granule,
         life,
         map,
+        populated,
         range,
         sweep,
         Rig,
@@ -101,7 +102,7 @@ mod tests {
             ensure(space.unmap(at) == done, "as much is unmapped")?;
             space.withdraw(at);
             ensure(
-                !rig.reaches_any() && space.populated() == 0,
+                !rig.reaches_any() && populated(&space) == 0,
                 "nothing is left",
             )?;
             Ok(result.is_err())
@@ -122,9 +123,9 @@ mod tests {
             drop(fault);
             let wanted = (pages > 0).then(|| range(page.bytes(), pages * page.bytes()));
             assert_eq!(result, Err((ENOMEM, wanted)));
-            assert_eq!(space.populated(), pages << 10);
+            assert_eq!(populated(&space), pages << 10);
             space.unmap(at);
-            assert_eq!(space.populated(), 0);
+            assert_eq!(populated(&space), 0);
         }
         Ok(())
     }

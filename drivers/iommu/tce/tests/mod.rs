@@ -12,6 +12,7 @@ mod races;
 mod random;
 mod shutdown;
 mod space;
+mod state;
 mod table;
 mod threads;
 mod windows;
@@ -271,6 +272,18 @@ impl Sibling<'_> {
 /// The size of a page of the domain.
 fn granule(space: &Space) -> u64 {
     space.layout().granule().bytes()
+}
+
+/// The number of TCEs that are present.
+fn populated(space: &Space) -> u64 {
+    let windows = space.windows().iter();
+    windows.map(|window| window.table().populated()).sum()
+}
+
+/// The number of 4 KiB nodes that the tables are made of.
+fn nodes(space: &Space) -> u64 {
+    let windows = space.windows().iter();
+    windows.map(|window| window.table().nodes()).sum()
 }
 
 /// The `bytes` bytes from `first` on.

@@ -12,7 +12,6 @@ use crate::{
         Target, //
     },
     space::Space,
-    stats::Event,
     tests::{
         ensure,
         granule,
@@ -88,12 +87,12 @@ mod tests {
         wait(|| rig.fake.open_windows() == 0)?;
         assert!(!rig.reaches_any());
         // Nobody is asked to do anything with windows that are not there.
-        let before = pe.stats().get(Event::Error);
+        let before = pe.stats().read().errors;
         assert!(map(&space, range(HIGH, granule), PHYS, WRITE) == Err(EIO));
         unmap(&space, range(granule, granule));
         unmap(&space, range(HIGH + 200 * granule, 300 * granule));
         rig.attach(&pe, &Target::Blocked)?;
-        assert_eq!(pe.stats().get(Event::Error), before);
+        assert_eq!(pe.stats().read().errors, before);
         assert!(rig.owner() == Some(Iommu));
         // The next domain gets new windows, with what is mapped in it and nothing else.
         rig.attach(&pe, &Target::Paging(&space))?;

@@ -5,12 +5,13 @@
 use crate::{
     fake::Model,
     space::Space,
-    stats::Event,
     tests::{
         ensure,
         granule,
         map,
+        nodes,
         on_all,
+        populated,
         range,
         unmap,
         Rig,
@@ -42,7 +43,7 @@ mod tests {
             );
             assert!(rig.reaches(4 * granule - 1, false).is_none());
             assert!(rig.reaches(6 * granule, false).is_none());
-            assert!(space.populated() > 0);
+            assert!(populated(&space) > 0);
             Ok(())
         })
     }
@@ -62,7 +63,7 @@ mod tests {
             for page in 0..3 {
                 assert!(rig.reaches((8 + page) * granule, true).is_none());
             }
-            assert_eq!(space.populated(), 0);
+            assert_eq!(populated(&space), 0);
             Ok(())
         })
     }
@@ -127,13 +128,13 @@ mod tests {
         let before = rig.fake.hcalls();
         map(&space, range(HIGH, 512 * granule), PHYS, WRITE)?;
         assert_eq!(rig.fake.hcalls() - before, 1);
-        assert_eq!(pe.stats().get(Event::Put), 1);
-        assert_eq!(pe.populated(), 512);
-        assert!(pe.table_nodes() > 2);
+        assert_eq!(pe.stats().read().put_list, 1);
+        assert_eq!(populated(&space), 512);
+        assert!(nodes(&space) > 2);
         unmap(&space, range(HIGH, 512 * granule));
         assert_eq!(rig.fake.hcalls() - before, 2);
-        assert_eq!(pe.stats().get(Event::Stuff), 1);
-        assert_eq!(pe.populated(), 0);
+        assert_eq!(pe.stats().read().stuff, 1);
+        assert_eq!(populated(&space), 0);
         drop(rig);
         let rig = Rig::new(Model::PHB4)?;
         let (pe, space) = rig.attached()?;
@@ -141,7 +142,7 @@ mod tests {
         map(&space, range(granule, 500 * granule), PHYS, WRITE)?;
         unmap(&space, range(granule, 500 * granule));
         assert_eq!(rig.fake.kills() - before, 2);
-        assert_eq!(pe.stats().get(Event::Kill), 2);
+        assert_eq!(pe.stats().read().kills, 2);
         Ok(())
     }
 
@@ -184,7 +185,7 @@ mod tests {
                 low.shift.bytes()
             };
             let at = range(100 * page, 1500 * page);
-            let memory = space.table_nodes();
+            let memory = nodes(&space);
             let shift = space.layout().granule();
             for _ in 0..3 {
                 space
@@ -196,10 +197,10 @@ mod tests {
                     ensure(reached == Some(PHYS + n * page), "reached")?;
                 }
                 // The ends of the run share leaves with others.
-                let full = space.table_nodes();
+                let full = nodes(&space);
                 ensure(full - memory >= 4, "tables grow")?;
                 unmap(&space, at);
-                ensure(space.table_nodes() == full - 2, "tables shrink")?;
+                ensure(nodes(&space) == full - 2, "tables shrink")?;
                 for n in [0, 500, 1000, 1499] {
                     let reached = rig.reaches((100 + n) * page, true);
                     ensure(reached.is_none(), "not reached")?;
@@ -208,9 +209,9 @@ mod tests {
             // What the kernel maps for itself stays: it comes again.
             let space = Space::new(space.layout().clone())?;
             map(&space, at, PHYS, WRITE)?;
-            let full = space.table_nodes();
+            let full = nodes(&space);
             unmap(&space, at);
-            ensure(space.table_nodes() == full, "tables stay")
+            ensure(nodes(&space) == full, "tables stay")
         })
     }
 

@@ -25,6 +25,12 @@ def stats(bench, device):
     return {words[0]: int(words[1]) for words in map(str.split, text.splitlines()) if len(words) == 2}
 
 
+def tces(bench, device):
+    """How many TCEs are present in the tables of the PE of a device; None without debugfs files."""
+    status, text = bench.guest.try_run(f"cat {DEBUGFS}/$(group_of {bench.bdf(device)})/tables 2>/dev/null")
+    return None if status else sum(int(count) for count in re.findall(r"^window \d+ tces (\d+)", text, re.M))
+
+
 def expect(condition, problem):
     if not condition:
         raise GuestError(problem)

@@ -3,7 +3,7 @@
 
 from .. import steps
 from ..scenario import Scenario, Skip
-from ..steps import MIB, expect, group_type, stats
+from ..steps import MIB, expect, group_type, tces
 
 BIND_ROUNDS = 200
 PLATFORM = ("unknown", "identity")
@@ -146,10 +146,10 @@ def bind_rounds(bench):
     guest.run(f"unbind {bdf}; bind {bdf} nvme; unbind {bdf}")
     if have_leak:
         steps.forget_leaks(bench)
-    before, nodes = stats(bench, "nvme").get("tces_populated"), _table_nodes(bench)
+    before, nodes = tces(bench, "nvme"), _table_nodes(bench)
     guest.run(f"for round in $(seq {BIND_ROUNDS}); do bind {bdf} nvme && disk_of {bdf} >/dev/null && unbind {bdf} || exit 1; done",
               900)
-    after = stats(bench, "nvme").get("tces_populated")
+    after = tces(bench, "nvme")
     expect(before == after, f"populated TCEs went from {before} to {after}")
     # kmemleak does not see the nodes of TCE tables; a leak shows in their number.
     more = _table_nodes(bench) - nodes

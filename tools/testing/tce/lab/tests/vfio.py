@@ -7,7 +7,7 @@ import time
 from .. import steps
 from ..guest import GuestError
 from ..scenario import Scenario, Skip
-from ..steps import MIB, count_calls, dma_faults, expect, stats
+from ..steps import MIB, count_calls, dma_faults, expect, tces
 
 
 def ktap(bench, command, seconds):
@@ -139,7 +139,7 @@ def held(bench):
     numbers = dict(re.findall(r"^(\w+):?\s+(\d+)", text, re.M))
     return {"pinned": int(numbers["nr_foll_pin_acquired"]) - int(numbers["nr_foll_pin_released"]),
             "locked": int(numbers["nr_mlock"]), "slab": int(numbers["SUnreclaim"]),
-            "TCEs": stats(bench, "nvme").get("tces_populated")}
+            "TCEs": tces(bench, "nvme")}
 
 
 def settled(bench, before):
