@@ -130,7 +130,7 @@ impl Adopter {
         };
         // SAFETY: All devices of the PE are locked, so their drivers stay.
         match unsafe { self.pes.with_pe(dev, group, in_use, join) } {
-            Ok(()) | Err(EBUSY) => (),
+            Ok(()) | Err(EBUSY | ECANCELED) => (),
             Err(e) => dev_warn!(
                 dev,
                 "cannot take over the DMA windows ({e:?}); left to the platform\n"

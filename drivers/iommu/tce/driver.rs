@@ -24,6 +24,7 @@ use kernel::{
         self,
         resv,
         Cap,
+        DefaultDomain,
         EndpointCtx,
         Group,
         Instance,
@@ -61,7 +62,7 @@ impl iommu::Driver for Tce {
         let endpoint = instance.data().add(dev, group).map_err(|e| {
             if e == EBUSY {
                 dev_info!(dev, "PE in use; taken over when its driver unbinds\n");
-            } else if e != ENODEV {
+            } else if e != ENODEV && e != ECANCELED {
                 dev_warn!(
                     dev,
                     "cannot take over the DMA windows ({e:?}); left to the platform\n"
@@ -74,6 +75,13 @@ impl iommu::Driver for Tce {
 
     fn device_group(ctx: &EndpointCtx<'_, Self>) -> Result<ARef<Group>> {
         machine::group_of(ctx.device())
+    }
+
+    fn default_domain(ctx: &EndpointCtx<'_, Self>) -> DefaultDomain {
+        match ctx.endpoint().wants_platform() {
+            true => DefaultDomain::Identity,
+            false => DefaultDomain::Any,
+        }
     }
 
     fn capable(ctx: &EndpointCtx<'_, Self>, cap: Cap) -> bool {

@@ -13,6 +13,7 @@ use crate::{
         Machine, //
     },
     ownership::Devices,
+    params::Options,
     pe::{
         Pe,
         Start,
@@ -52,6 +53,10 @@ pub(crate) struct Endpoint {
     pes: Arc<PeList>,
     /// Where the PE is on the list.
     index: usize,
+    /// Begins in the platform domain, until somebody wants another one.
+    identity: bool,
+    /// Has been attached to a domain.
+    attached: Atomic<bool>,
 }
 
 impl Endpoint {
@@ -60,12 +65,18 @@ impl Endpoint {
         &self.pe
     }
 
+    /// Whether the device is to begin in the platform domain.
+    pub(crate) fn wants_platform(&self) -> bool {
+        self.identity && !self.attached.load(Relaxed)
+    }
+
     /// Attaches the device to `target`. May sleep. On error it stays where it was.
     ///
     /// # Safety
     ///
     /// The mutex of the IOMMU group is held, as in the `attach_dev` callbacks of the IOMMU core.
     pub(crate) unsafe fn attach(&self, target: &Target<'_>) -> Result {
+        self.attached.store(true, Relaxed);
         // SAFETY: By the safety requirements.
         unsafe { self.pe.attach(&self.dev, target) }
     }
@@ -90,7 +101,10 @@ struct Member {
 /// All PEs that the driver has.
 #[pin_data]
 pub(crate) struct PeList {
+    options: Options,
     common: Arc<Common>,
+    /// For PEs with small pages.
+    common_4k: Arc<Common>,
     debugfs: Dir,
     /// By the number of their IOMMU group.
     #[pin]
@@ -105,12 +119,15 @@ pub(crate) struct PeList {
 }
 
 impl PeList {
-    /// Makes an empty list. TCE pages will not be larger than `max_page`. May sleep.
-    pub(crate) fn new(max_page: PageShift) -> Result<Arc<Self>> {
-        let common = Common::new(max_page)?;
+    /// Makes an empty list. May sleep.
+    pub(crate) fn new(options: Options) -> Result<Arc<Self>> {
+        let common = Common::new(options.max_page)?;
+        let common_4k = Common::new(PageShift::SHIFT_4K)?;
         Arc::pin_init(
             pin_init!(Self {
+                options,
                 common,
+                common_4k,
                 debugfs: Dir::new(c"tce_iommu"),
                 members <- XArray::new(xarray::AllocKind::Alloc),
                 changes <- new_mutex!(()),
@@ -178,6 +195,8 @@ impl PeList {
             return Err(e);
         }
         Ok(Endpoint {
+            identity: self.options.identity.has_any(pe.calls()),
+            attached: Atomic::new(false),
             dev: dev.into(),
             pe,
             pes: self.clone(),
@@ -243,12 +262,20 @@ impl PeList {
         group: Arc<Machine>,
         index: usize,
     ) -> Result<Arc<Pe<Machine>>> {
-        let start = match default_passthrough() {
+        if self.options.exclude.has_any(&*group) {
+            dev_info!(dev, "PE excluded; DMA is left to the platform\n");
+            return Err(ECANCELED);
+        }
+        let start = match default_passthrough() || self.options.identity.has_any(&*group) {
             true => Start::Platform,
             false => Start::Owned,
         };
+        let common = match self.options.small_pages.has_any(&*group) {
+            true => &self.common_4k,
+            false => &self.common,
+        };
         // SAFETY: By the safety requirements.
-        let pe = unsafe { Pe::new(group, dev, self.common.clone(), start) }?;
+        let pe = unsafe { Pe::new(group, dev, common.clone(), start) }?;
         for (number, window) in pe.layout().windows() {
             dev_info!(dev, "DMA window {}: {}\n", number.get(), Show(window));
         }

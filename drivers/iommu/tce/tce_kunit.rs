@@ -19,6 +19,7 @@ mod layout;
 #[path = "tests/machine.rs"]
 mod machine;
 mod ownership;
+mod params;
 mod pe;
 mod space;
 mod stats;

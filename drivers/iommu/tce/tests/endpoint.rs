@@ -13,6 +13,10 @@ use crate::{
         self,
         Plugged, //
     },
+    params::{
+        Options,
+        PciList, //
+    },
     pe::Target,
     space::Space,
     tests::{
@@ -56,7 +60,12 @@ impl<'a> Bed<'a> {
         let group = Group::new()?;
         Ok(Self {
             rig,
-            pes: PeList::new(cpu_page_shift()?)?,
+            pes: PeList::new(Options {
+                max_page: cpu_page_shift()?,
+                small_pages: PciList::NONE,
+                exclude: PciList::NONE,
+                identity: PciList::NONE,
+            })?,
             _plugged: machine::plug(rig.dev(), &rig.fake, &group)?,
             group,
         })

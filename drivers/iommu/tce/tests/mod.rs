@@ -7,6 +7,7 @@ mod faults;
 mod layout;
 mod memory;
 mod paging;
+mod params;
 mod pe;
 mod races;
 mod random;

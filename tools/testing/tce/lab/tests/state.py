@@ -98,6 +98,46 @@ def platform(bench):
     return bench.disk_check(MIB, seed=5)
 
 
+_WRONG = {"max_page_shift=5": "must be 12 or 16", "max_page_shift=13": "must be 12 or 16", "max_page_shift=99": "must be 12 or 16",
+          "max_page_shift=many": "invalid for parameter", "exclude=nvme": "is no PCI address", "identity=0001:00:00": "is no PCI address",
+          "exclude=0001:00:00.0,,0001:00:00.9": "is no PCI address", f"small_pages={'0001:00:00.0,' * 20}": "too large for parameter"}
+
+
+def wrong_parameters(bench):
+    """Wrong values of parameters are refused, with the reason in the log."""
+    for parameter, reason in _WRONG.items():
+        status, _ = bench.guest.try_run(f"insmod /modules/tce_iommu.ko {parameter}")
+        log = bench.guest.check_log()
+        expect(status and reason in log, f"{parameter}: status {status}, the log has {log!r}")
+    return f"{len(_WRONG)} values"
+
+
+def parameters(bench):
+    """Devices that are excluded, begin with identity, or have small pages."""
+    guest = bench.guest
+    places = {"exclude": bench.bdf("testdev"), "identity": bench.bdf("nvme"), "small_pages": bench.bdf("e100")}
+    guest.run("load tce_iommu " + " ".join(f"{name}={place}" for name, place in places.items()))
+    for name, place in {**places, "max_page_shift": "16"}.items():
+        value = guest.run(f"cat /sys/module/tce_iommu/parameters/{name}")
+        expect(value == place, f"{name} reads {value}, not {place}")
+    expect("PE excluded" in guest.check_log(), "nothing in the log about the device that is left out")
+    kinds = {device: steps.group_type(bench, device) for device in bench.scenario.devices}
+    expect(kinds["testdev"] == "none" and kinds["nvme"] in ("identity", "unknown") and kinds["e100"] == "DMA", f"types {kinds}")
+    pages = set(re.findall(r"page (0x[0-9a-f]+)", _file(bench, "e100", "windows")))
+    expect(pages == {"0x1000"}, f"pages of {pages}")
+    guest.run("load nvme; load e100")
+    bench.disk_check(MIB, seed=6)
+    bench.net_check("e100")
+    # The type can be changed as any other.
+    bdf = bench.bdf("nvme")
+    guest.run(f"unbind {bdf}; echo DMA >/sys/kernel/iommu_groups/$(group_of {bdf})/type; bind {bdf} nvme")
+    expect(_file(bench, "nvme", "domain") == "paging", "identity cannot be left")
+    return bench.disk_check(MIB, seed=7)
+
+
 _STEPS = (steps.driver_loaded, steps.drivers_bound, of_a_pe, counts, dump, readers, platform, steps.dmesg_clean)
 
-SCENARIOS = [Scenario("state", "modern-64k", machine, ("nvme", "e100", "testdev"), _STEPS) for machine in ("pseries", "powernv10")]
+_PARAMETERS = (wrong_parameters, parameters, steps.dmesg_clean)
+
+SCENARIOS = [Scenario(name, "modern-64k", machine, ("nvme", "e100", "testdev"), steps_)
+             for name, steps_ in (("state", _STEPS), ("parameters", _PARAMETERS)) for machine in ("pseries", "powernv10")]

@@ -19,6 +19,7 @@
 //! * [`space`]: the tables of a domain and how PEs follow them;
 //! * [`dump`]: what those tables hold, as text;
 //! * [`pe`]: one PE, and its way between domains;
+//! * [`params`]: what an administrator decides when the driver is loaded;
 //! * [`debugfs`]: what an administrator sees of a PE;
 //! * [`endpoint`]: devices, and the list of PEs;
 //! * [`domain`]: the kinds of domain;
@@ -36,6 +37,7 @@ mod firmware;
 mod layout;
 mod machine;
 mod ownership;
+mod params;
 mod pe;
 mod space;
 mod stats;
@@ -45,12 +47,13 @@ mod windows;
 use kernel::{
     iommu,
     pci,
-    powerpc::{
-        tce,
-        window::PageShift, //
-    },
+    powerpc::tce,
     prelude::*,
     syscore, //
+};
+use params::{
+    Options,
+    PciList, //
 };
 
 module! {
@@ -61,8 +64,21 @@ module! {
     license: "GPL",
     params: {
         max_page_shift: u32 {
-            default: 63,
-            description: "Largest TCE page as a power of two; 12 for the 32-bit window of a guest",
+            // CAST: `PAGE_SHIFT` is at most 18.
+            default: kernel::page::PAGE_SHIFT as u32,
+            description: "Largest TCE page, 12 or 16: 4 or 64 KiB",
+        },
+        small_pages: PciList {
+            default: PciList::NONE,
+            description: "PCI devices whose PEs get TCE pages of 4 KiB",
+        },
+        exclude: PciList {
+            default: PciList::NONE,
+            description: "PCI devices whose PEs are left to the platform",
+        },
+        identity: PciList {
+            default: PciList::NONE,
+            description: "PCI devices whose groups begin with the type identity",
         },
     },
 }
@@ -80,8 +96,12 @@ impl kernel::Module for TceIommu {
             pr_info!("not used in kdump kernels and secure guests: DMA stays with the platform\n");
             return Err(ENODEV);
         }
-        let max_page = PageShift::new(module_parameters::max_page_shift.value()).ok_or(EINVAL)?;
-        let pes = endpoint::PeList::new(max_page)?;
+        let pes = endpoint::PeList::new(Options {
+            max_page: params::max_page(module_parameters::max_page_shift.value())?,
+            small_pages: module_parameters::small_pages.value(),
+            exclude: module_parameters::exclude.value(),
+            identity: module_parameters::identity.value(),
+        })?;
         // No device is taken before everything is there, so there is nothing to undo if it fails.
         let registration = iommu::Unregistered::new(Ok(pes.clone()), 0)?.register(
             &driver::OPS,
