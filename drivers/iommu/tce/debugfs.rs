@@ -8,7 +8,10 @@
 
 use crate::{
     dump::Dump,
-    layout::IobaRange,
+    layout::{
+        IobaRange,
+        Layout, //
+    },
     machine::Machine,
     pe::Pe, //
 };
@@ -19,10 +22,7 @@ use kernel::{
     },
     fmt,
     new_mutex,
-    powerpc::window::{
-        Ioba,
-        Window, //
-    },
+    powerpc::window::Ioba,
     prelude::*,
     str::{
         parse_int::ParseInt,
@@ -96,18 +96,34 @@ impl Files {
     }
 }
 
-/// A window as people read it.
-pub(crate) struct Show<'a>(pub(crate) &'a Window);
+/// The windows of a PE as people read them.
+pub(crate) struct Show<'a> {
+    pub(crate) layout: &'a Layout,
+    /// What stands between two windows.
+    pub(crate) between: &'static str,
+}
 
 impl fmt::Display for Show<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "base {:#x} size {:#x} page {:#x}",
-            self.0.base.get(),
-            self.0.bytes(),
-            self.0.shift.bytes()
-        )
+        // What firmware calls a window.
+        let id = match self.layout.holds_copy() {
+            true => "liobn",
+            false => "tve",
+        };
+        let mut between = "";
+        for (number, window) in self.layout.windows() {
+            write!(
+                f,
+                "{between}window {} base {:#x} size {:#x} page {:#x} {id} {:#x}",
+                number.get(),
+                window.base.get(),
+                window.bytes(),
+                window.shift.bytes(),
+                window.id.get()
+            )?;
+            between = self.between;
+        }
+        Ok(())
     }
 }
 
@@ -136,14 +152,11 @@ fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         "nobody" => return writeln!(f, "held by nobody"),
         _ => (),
     }
-    let layout = pe.layout();
-    // What firmware calls it.
-    let id = if layout.holds_copy() { "liobn" } else { "tve" };
-    for (number, window) in layout.windows() {
-        let (number, show) = (number.get(), Show(window));
-        f.write_fmt(fmt!("window {number} {show} {id} {:#x}\n", window.id.get()))?;
-    }
-    Ok(())
+    let show = Show {
+        layout: &pe.layout(),
+        between: "\n",
+    };
+    f.write_fmt(fmt!("{show}\n"))
 }
 
 fn show_stats(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {

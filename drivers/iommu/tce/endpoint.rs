@@ -18,7 +18,8 @@ use crate::{
         Pe,
         Start,
         Target, //
-    }, //
+    },
+    trace, //
 };
 use kernel::{
     debugfs::Dir,
@@ -78,7 +79,14 @@ impl Endpoint {
     pub(crate) unsafe fn attach(&self, target: &Target<'_>) -> Result {
         self.attached.store(true, Relaxed);
         // SAFETY: By the safety requirements.
-        unsafe { self.pe.attach(&self.dev, target) }
+        let result = unsafe { self.pe.attach(&self.dev, target) };
+        let domain = match target {
+            Target::Blocked => 0,
+            Target::Platform => 1,
+            Target::Paging(_) => 2,
+        };
+        trace::attach(&self.dev, domain, &result);
+        result
     }
 }
 
@@ -276,9 +284,11 @@ impl PeList {
         };
         // SAFETY: By the safety requirements.
         let pe = unsafe { Pe::new(group, dev, common.clone(), start) }?;
-        for (number, window) in pe.layout().windows() {
-            dev_info!(dev, "DMA window {}: {}\n", number.get(), Show(window));
-        }
+        let windows = Show {
+            layout: &pe.layout(),
+            between: ", ",
+        };
+        dev_info!(dev, "PE taken over: {windows}\n");
         let stored = Files::new(&self.debugfs, index, pe.clone()).and_then(|files| {
             let member = Member {
                 pe: pe.clone(),

@@ -13,6 +13,7 @@
 //! * [`windows`]: the windows of a domain with their tables, as the hot path wants them;
 //! * [`stats`]: counts of what costs time;
 //! * [`ownership`]: who maps the DMA of a PE's devices;
+//! * [`trace`]: tracepoints;
 //! * [`firmware`]: the hypervisor and OPAL behind one trait;
 //! * [`machine`]: the firmware of a device;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;
@@ -42,7 +43,11 @@ mod pe;
 mod space;
 mod stats;
 mod table;
+mod trace;
 mod windows;
+
+#[path = "firmware/real.rs"]
+mod real;
 
 use kernel::{
     iommu,

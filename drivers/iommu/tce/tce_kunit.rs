@@ -24,6 +24,8 @@ mod pe;
 mod space;
 mod stats;
 mod table;
+#[path = "tests/trace.rs"]
+mod trace;
 mod windows;
 
 #[path = "firmware/fake.rs"]

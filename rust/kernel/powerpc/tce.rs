@@ -128,6 +128,12 @@ impl TableGroup {
         self.0.as_ptr() as usize
     }
 
+    /// Returns the `struct iommu_table_group`, for tracepoints.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *const c_void {
+        self.0.as_ptr().cast_const().cast()
+    }
+
     pub(super) fn as_raw(&self) -> NonNull<bindings::iommu_table_group> {
         self.0
     }

@@ -12,8 +12,6 @@ mod bounce;
 pub(crate) mod calls;
 mod ioda;
 mod papr;
-#[cfg(CONFIG_TCE_IOMMU)]
-mod real;
 mod shutdown;
 
 use crate::{

@@ -7,7 +7,8 @@ use crate::{
         Calls,
         Refused, //
     },
-    ownership::Devices, //
+    ownership::Devices,
+    trace, //
 };
 use kernel::{
     device::Device,
@@ -43,6 +44,7 @@ impl From<HvError> for Refused {
     #[cold]
     #[inline(never)]
     fn from(e: HvError) -> Self {
+        trace::refused(e.code());
         Self {
             code: e.code(),
             error: e.into(),
@@ -61,7 +63,9 @@ impl Calls for TableGroup {
 
     unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result {
         // SAFETY: By the safety requirements.
-        unsafe { TableGroup::set_platform(self, dev, on) }
+        let result = unsafe { TableGroup::set_platform(self, dev, on) };
+        trace::owner(dev, on, &result);
+        result
     }
 
     unsafe fn open_window(
@@ -73,16 +77,21 @@ impl Calls for TableGroup {
         tces: Tces,
     ) -> Result<Window> {
         // SAFETY: By the safety requirements.
-        unsafe { TableGroup::open_window(self, dev, num, root, shift, tces) }
+        let result = unsafe { TableGroup::open_window(self, dev, num, root, shift, tces) };
+        trace::window_open(dev, num, shift, tces, &result);
+        result
     }
 
     unsafe fn close_window(&self, dev: &Device, num: WindowNumber) -> Result {
         // SAFETY: By the safety requirements.
-        unsafe { TableGroup::close_window(self, dev, num) }
+        let result = unsafe { TableGroup::close_window(self, dev, num) };
+        trace::window_close(dev, num, &result);
+        result
     }
 
     #[inline]
     fn kill(&self, run: Option<(Ioba, Tces, PageShift)>) {
+        trace::kill(self, run);
         TableGroup::kill(self, run);
     }
 
@@ -93,6 +102,7 @@ impl Calls for TableGroup {
 
     #[inline]
     unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused> {
+        trace::put(liobn, ioba, tce);
         // SAFETY: By the safety requirements.
         Ok(unsafe { hvcall::put_tce(liobn, ioba, tce) }?)
     }
@@ -105,12 +115,14 @@ impl Calls for TableGroup {
         list: &TceList,
         n: Tces,
     ) -> Result<(), Refused> {
+        trace::put_indirect(liobn, ioba, n);
         // SAFETY: By the safety requirements.
         Ok(unsafe { hvcall::put_tce_indirect(liobn, ioba, list, n) }?)
     }
 
     #[inline]
     fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
+        trace::stuff(liobn, ioba, n);
         // SAFETY: Empty TCEs take access away and give none.
         Ok(unsafe { hvcall::stuff_tce(liobn, ioba, n) }?)
     }

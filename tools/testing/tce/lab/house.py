@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Which file of a crate imports which: no circle, and in the driver no arrow to
-a floor above, by the order that tce_iommu.rs gives. No file of the abstractions
-is too long to be read at once."""
+a floor above, by the order that tce_iommu_main.rs gives. No file of the
+abstractions is too long to be read at once."""
 
 import re
 
@@ -111,8 +111,8 @@ def _lines(folder, module):
 
 
 def _order(top):
-    """The rooms of the driver, ground floor first, as tce_iommu.rs has them."""
-    return re.findall(r"^//! \* \[`(\w+)`\]", (top / DRIVER / "tce_iommu.rs").read_text(encoding="utf-8"), re.M)
+    """The rooms of the driver, ground floor first, as tce_iommu_main.rs has them."""
+    return re.findall(r"^//! \* \[`(\w+)`\]", (top / DRIVER / "tce_iommu_main.rs").read_text(encoding="utf-8"), re.M)
 
 
 def house(env, _):
@@ -128,8 +128,8 @@ def house(env, _):
     order = _order(env.top)
     for module, targets in imports(env.top, DRIVER).items():
         for target in targets:
-            if module[0] not in order and module != ("tce_iommu",):
-                raise GuestError(f"tce_iommu.rs does not list {module[0]}")
+            if module[0] not in order and module != ("tce_iommu_main",):
+                raise GuestError(f"tce_iommu_main.rs does not list {module[0]}")
             if module[0] in order and module[0] != target[0] and order.index(target[0]) > order.index(module[0]):
                 raise GuestError(f"{'/'.join(module)} imports {'/'.join(target)}, which stands above it")
     return "\n".join(drawn)

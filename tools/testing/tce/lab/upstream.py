@@ -11,7 +11,7 @@ import subprocess
 
 from .say import Fail
 
-OWN_DIRS = ("arch", "rust", "drivers", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
+OWN_DIRS = ("arch", "rust", "drivers", "include", "Documentation", "samples", "tools/testing/kunit", "tools/testing/selftests")
 _NOT_SOURCE = re.compile(r"(^|/)(\.(?!kunitconfig$).*|.*\.(o|ko|mod|mod\.c|a|rmeta|orig|rej|pyc)|.*~|__pycache__/.*|modules\.order)$")
 
 
