@@ -11,7 +11,7 @@ import shutil
 import time
 import zlib
 
-from . import initramfs, kvmhost, machine, modules, nextkernel, pasiddev, selftests, vtd
+from . import initramfs, kvmhost, machine, modules, nextkernel, pasiddev, selftests, tcetop, vtd
 from .bench import build
 from .guest import Guest, GuestError
 from .say import Fail, elapsed, remark
@@ -52,6 +52,7 @@ class Scenario:
     selftests: bool = False     # the guest has the kernel's selftests
     kvm_host: bool = False      # the guest has QEMU, and its own kernel and initramfs in /nested
     pasid_bits: tuple = ()      # a device with PASIDs for each
+    tce_top: bool = False       # the guest has tce-top
     modules: bool = False       # the guest has the kernel modules that only tests need
     coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
     measured: int = 0           # so many CPUs, whose work is counted
@@ -160,6 +161,7 @@ def command(env, scenario, objects):
     files |= modules.build(env, objects) if scenario.modules else {}
     if scenario.next_kernels:
         more += nextkernel.arguments(env, objects, directory, kind, scenario.next_kernels)
+    files |= {"bin/tce-top": tcetop.program(env)} if scenario.tce_top else {}
     if scenario.measured:
         more += build.arguments(env, scenario.measured)
         files |= build.module(env, objects)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from . import config, initramfs, kernel, mails, say, source, upstream
+from . import config, initramfs, kernel, mails, say, source, tcetop, upstream
 from .guest import GuestError
 from .scenario import Result, Skip
 
@@ -197,6 +197,13 @@ def messages(env, _):
     return f"{len(said)} messages"
 
 
+def tce_top(env, _):
+    """The tests of tce-top pass on this machine."""
+    if why := tcetop.missing():
+        raise Skip(why)
+    return tcetop.test(env)
+
+
 def checkpatch(env, _):
     """checkpatch --strict has nothing to say about the mails of the series."""
     return _once(env, "checkpatch", lambda: _checkpatch(env))
@@ -334,7 +341,7 @@ def config_verified(env, _):
 
 FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, git_am, messages,
         rustfmt, checkpatch, htmldocs, no_panic_symbol)
-SLOW = (legacy_compiles, clippy, rustdoc)
+SLOW = (legacy_compiles, clippy, rustdoc, tce_top)
 
 
 def run(env, tests, objects, report):
