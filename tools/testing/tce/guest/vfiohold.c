@@ -18,15 +18,17 @@
 
 #include "../../selftests/iommu/tce/vfio.h"
 
-#define BEFORE	0x1000000ull
-#define DURING	0x2000000ull
-#define AFTER	0x3000000ull
+/* In the last window, which goes with the last device of a PE */
+#define BEFORE	(base + 0x1000000)
+#define DURING	(base + 0x2000000)
+#define AFTER	(base + 0x3000000)
 #define LENGTH	0x20000ull	/* two pages of 64K */
 #define WRITTEN	16
 #define WAIT_MS	60000
 
 static struct space space;
 static struct device leaver, stayer;
+static uint64_t base;
 static uint8_t *memory;
 static int failures;
 
@@ -99,6 +101,7 @@ static void open_one(struct device *device, const char *bdf)
 
 int main(int argc, char **argv)
 {
+	struct range ranges[MAX_RANGES];
 	int ret;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -114,6 +117,7 @@ int main(int argc, char **argv)
 	open_one(&leaver, argv[2]);
 	if (argc > 3)
 		open_one(&stayer, argv[3]);
+	base = ranges[space_ranges(&space, ranges) - 1].first;
 
 	check(!space_map(&space, BEFORE, memory, LENGTH, READ | WRITE), "map");
 	check_reach(BEFORE, true, "reached");

@@ -178,6 +178,19 @@ def sysfs_types(bench):
     return "identity, DMA-FQ, DMA and back"
 
 
+def vfio_holds(bench, arguments):
+    """Starts vfiohold, and returns when it has its devices."""
+    bench.guest.run(f"rm -f /tmp/held; (vfiohold {arguments} & echo $! >/tmp/pid; wait $!; echo status $?) >/tmp/held 2>&1 & "
+                    "for try in $(seq 200); do grep -q 'ok held' /tmp/held && break; usleep 50000; done; grep -q 'ok held' /tmp/held", 180)
+
+
+def vfio_let_go(bench):
+    """Waits for the end of vfiohold, which was asked to leave; returns how many checks it made."""
+    said = bench.guest.run("for try in $(seq 600); do grep -q status /tmp/held && break; usleep 50000; done; cat /tmp/held", 180)
+    expect("FAIL" not in said and "status 0" in said, said)
+    return said.count("ok ")
+
+
 # -- what the IOMMU lets through -------------------------------------------
 
 def testdev_oracle(bench):

@@ -7,7 +7,7 @@ from . import arch, house, kernel, machine, own, scenario, shell as terminal, sl
 from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
 from .tests import (bench, dma_api, eeh, hostile, hotplug, iommufd, kdump, kexec, kunit, kvm, legacy, life, machines, masks, order,
-                    resets, soak as soaking, state, sva, takeover, tour, trace, vfio)
+                    resets, soak as soaking, sriov, state, sva, takeover, tour, trace, vfio)
 
 BOOTS_AT_ONCE = 2
 
@@ -15,7 +15,7 @@ BOOTS_AT_ONCE = 2
 def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
     chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *dma_api.SCENARIOS, *life.SCENARIOS, *takeover.SCENARIOS,
-              *order.SCENARIOS, *hotplug.SCENARIOS, *resets.SCENARIOS, *eeh.SCENARIOS, *kexec.SCENARIOS, *kdump.SCENARIOS,
+              *order.SCENARIOS, *hotplug.SCENARIOS, *resets.SCENARIOS, *eeh.SCENARIOS, *sriov.SCENARIOS, *kexec.SCENARIOS, *kdump.SCENARIOS,
               *machines.SCENARIOS, *masks.SCENARIOS, *soaking.SCENARIOS, *state.SCENARIOS, *trace.SCENARIOS,
               *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
               *iommufd.SCENARIOS, *hostile.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]

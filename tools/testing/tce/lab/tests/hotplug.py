@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Devices and PHBs that are plugged and unplugged while others work."""
 
+import re
+
 from .. import hotplug, steps
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
@@ -16,9 +18,9 @@ def _disks(bench):
 
 def loaded(bench):
     """Drivers and two disks."""
-    bench.guest.run("load tce_iommu; load nvme; load vfio_pci; load vfio_iommu_type1; load iommufd")
+    bench.guest.run("load tce_iommu; load nvme; load vfio_pci; load vfio_iommu_type1; load iommufd", 240)
     if bench.is_pseries:
-        bench.guest.run("load rpadlpar_io")
+        bench.guest.run("load rpadlpar_io", 120)
     bench.memory["stays"], bench.memory["goes"] = _disks(bench)
     node = f"/sys/bus/pci/devices/{bench.memory['goes']}"
     if bench.is_pseries:
@@ -66,6 +68,8 @@ def sysfs_rounds(bench, rounds=3):
 
 def _unplug(bench):
     """Takes the disk that goes out of the machine, once the kernel has removed it."""
+    if bench.scenario.together:     # beside others, removed is as far as it gets
+        return
     guest, index = bench.guest, bench.memory.get("slot")
     if bench.is_pseries:
         let_go = f"echo 'dt remove index {index}' >/sys/kernel/dlpar; {hotplug.release(index)}"
@@ -75,6 +79,9 @@ def _unplug(bench):
 
 
 def _plug(bench):
+    if bench.scenario.together:
+        bench.guest.run(_RESCAN, 120)
+        return
     guest, index = bench.guest, bench.memory.get("slot")
     hotplug.plug_disk(guest, _GOES, f"phb{_GOES + 1}.0" if bench.is_pseries else f"pcie.{_GOES}", bench.image(_GOES))
     if bench.is_pseries:
@@ -104,19 +111,18 @@ def plug_rounds_long(bench):
 def vfio_rounds(bench, rounds=1):
     """A disk is removed while VFIO holds it, alone or with a device of another PE."""
     guest, testdev = bench.guest, bench.bdf("testdev")
-    guest.run(f"bind {testdev} vfio-pci")
+    for bdf in (testdev, *([bench.memory["stays"]] if bench.scenario.together else [])):
+        guest.run(f"bind {bdf} vfio-pci")
     checks = 0
     for _ in range(rounds):
         for kind in ("type1", "iommufd"):
             for other in ("", testdev):
                 bdf = bench.memory["goes"]
-                guest.run(f"bind {bdf} vfio-pci; rm -f /tmp/held; (vfiohold {kind} {bdf} {other}; echo status $?) >/tmp/held 2>&1 & "
-                          "for try in $(seq 200); do grep -q held /tmp/held && break; usleep 50000; done")
+                guest.run(f"bind {bdf} vfio-pci")
+                steps.vfio_holds(bench, f"{kind} {bdf} {other}")
                 guest.run(_remove(bench), 120)
                 _unplug(bench)
-                said = guest.run("for try in $(seq 300); do grep -q status /tmp/held && break; usleep 50000; done; cat /tmp/held")
-                expect("FAIL" not in said and "status 0" in said, f"{kind}: {said}")
-                checks += said.count("ok ")
+                checks += steps.vfio_let_go(bench)
                 _plug(bench)
                 _is_back(bench, group_type(bench, "testdev"))
     guest.run(f"unbind {testdev}")
@@ -132,12 +138,29 @@ def vfio_dies(bench):
     """The user of VFIO ends while the kernel waits for it."""
     guest, bdf = bench.guest, bench.memory["goes"]
     for kind in ("type1", "iommufd"):
-        guest.run(f"bind {bdf} vfio-pci; (vfiohold {kind} {bdf} stay >/tmp/held 2>&1 & echo $! >/tmp/pid; wait) & "
-                  "for try in $(seq 200); do grep -q held /tmp/held && break; usleep 50000; done")
-        guest.run(f"({_remove(bench)}; echo removed >/tmp/removed) & usleep 300000; kill -9 $(cat /tmp/pid); "
-                  "for try in $(seq 200); do [ -e /tmp/removed ] && break; usleep 50000; done; rm /tmp/removed", 60)
+        guest.run(f"bind {bdf} vfio-pci; rm -f /tmp/removed")
+        steps.vfio_holds(bench, f"{kind} {bdf}")
+        guest.run(f"kill -STOP $(cat /tmp/pid); ({_remove(bench)}; echo removed >/tmp/removed) & usleep 300000; [ ! -e /tmp/removed ]")
+        guest.run("kill -9 $(cat /tmp/pid); for try in $(seq 200); do [ -e /tmp/removed ] && break; usleep 50000; done; [ -e /tmp/removed ]")
         guest.run(_RESCAN, 120)
         _is_back(bench, bench.guest.run(f"type_of {bench.memory['stays']}"))
+
+
+def comes_to_vfio(bench):
+    """A disk that comes into a PE which VFIO has waits until VFIO is done."""
+    guest, goes, testdev = bench.guest, bench.memory["goes"], bench.bdf("testdev")
+    kind = group_type(bench, "testdev")
+    for bdf in (bench.memory["stays"], testdev):
+        guest.run(f"bind {bdf} vfio-pci")
+    for api in ("type1", "iommufd"):
+        guest.run(_remove(bench), 120)
+        steps.vfio_holds(bench, f"{api} {testdev}")
+        guest.run(_RESCAN, 120)
+        status, said = guest.try_run(f"bind {goes} nvme")
+        expect(status, f"a host driver has a device of a PE that VFIO holds: {said}")
+        guest.run("kill -9 $(cat /tmp/pid); for try in $(seq 200); do grep -q status /tmp/held && break; usleep 50000; done")
+        guest.run(f"bind {goes} nvme")
+        _is_back(bench, kind)
 
 
 # -- PHBs --------------------------------------------------------------------
@@ -167,10 +190,14 @@ def phb_rounds_long(bench):
 # -- afterwards --------------------------------------------------------------
 
 def unloaded(bench):
-    """The driver is unloaded after the last device."""
-    bench.guest.run("for dev in /sys/bus/pci/devices/*; do [ ! -e $dev/iommu_group ] || echo 1 >$dev/remove; done; rmmod tce_iommu", 120)
-    left = bench.guest.run("ls /sys/kernel/debug/tce_iommu 2>/dev/null || :")
-    expect(not left, f"debugfs has {left}")
+    """The driver is unloaded after the last device, and firmware has refused nothing."""
+    bench.guest.run("for dev in /sys/bus/pci/devices/*; do [ ! -e $dev/iommu_group ] || echo 1 >$dev/remove; done", 120)
+    left = bench.guest.run("ls /sys/kernel/debug/tce_iommu | grep -x '[0-9]*' || :").split()
+    expect(not left, f"PEs without a device: {left}")
+    bench.guest.run("rmmod tce_iommu")
+    bench.guest.check_log()
+    refused = re.findall(r".*(?:hypervisor error|OPAL cannot|OPAL does not|firmware does not|cannot restore).*", bench.guest.kernel_log)
+    expect(not refused, " | ".join(refused[:4]))
 
 
 def no_leak(bench):
@@ -186,6 +213,9 @@ def lockdep_on(bench):
     expect(state == "1", f"debug_locks is {state}")
 
 
+_SYSFS_SHARED = (loaded, sysfs_rounds, vfio_rounds, comes_to_vfio, unloaded, steps.log_clean)
+
+
 def _each(name, steps_, machines=("pseries", "powernv10"), flavour="modern-64k", **more):
     return [Scenario(name, flavour, machine, ("nvme", "nvme", "testdev"),
                      (loaded, io_begins, *steps_, steps.reads_were_right, unloaded, steps.log_clean), **more) for machine in machines]
@@ -194,6 +224,8 @@ def _each(name, steps_, machines=("pseries", "powernv10"), flavour="modern-64k",
 SCENARIOS = [
     *_each("hotplug", (sysfs_rounds, plug_rounds, vfio_rounds, vfio_dies)),
     *_each("hotplug-phb", (phb_rounds, lockdep_on), machines=("pseries",), flavour="modern-debug-64k"),
+    *[Scenario("hotplug-shared", "modern-64k", machine, ("nvme", "nvme", "testdev"), _SYSFS_SHARED, together=True)
+      for machine in ("pseries", "powernv10")],
     *_each("hotplug-long", (plug_rounds_long, vfio_rounds_long, lockdep_on, no_leak), flavour="modern-debug-64k", only_all=True),
     *_each("hotplug-phb-long", (phb_rounds_long, lockdep_on, no_leak), machines=("pseries",), flavour="modern-debug-64k", only_all=True),
     *_each("hotplug-platform", (sysfs_rounds, plug_rounds), append="iommu.passthrough=1", only_all=True),
