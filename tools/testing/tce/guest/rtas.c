@@ -36,9 +36,9 @@ static uint32_t token_of(const char *name)
 int main(int argc, char **argv)
 {
 	struct call call = {};
-	int nargs = argc - 3, nret;
+	int nargs = argc - 3, nret = argc < 3 ? 0 : atoi(argv[2]);
 
-	if (argc < 3 || nargs + (nret = atoi(argv[2])) > 16)
+	if (argc < 3 || nargs + nret > 16)
 		errx(2, "usage: rtas NAME RESULTS [ARGUMENT...]");
 	call.token = token_of(argv[1]);
 	call.nargs = htobe32(nargs);
