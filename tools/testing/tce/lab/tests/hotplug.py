@@ -165,21 +165,21 @@ def comes_to_vfio(bench):
 
 # -- PHBs --------------------------------------------------------------------
 
-def phb_rounds(bench, rounds=2):
+def phb_rounds(bench, rounds=1):
     """A PHB with a disk is removed and added, in QEMU too."""
     guest, index, number = bench.guest, bench.memory["phb"], _GOES + 1
     kind = guest.run(f"type_of {bench.memory['goes']}")
     control = "/sys/bus/pci/slots/control"
     for _ in range(rounds):
-        guest.run(f"{_remove(bench)}; echo 'PHB {number}' >{control}/remove_slot; echo 'dt remove index {index}' >/sys/kernel/dlpar", 120)
+        guest.run(f"{_remove(bench)}; echo 'PHB {number}' >{control}/remove_slot; echo 'dt remove index {index}' >/sys/kernel/dlpar", 600)
         hotplug.unplug(guest, f"phb{number}", hotplug.release(index))
         guest.qmp("device_add", driver="spapr-pci-host-bridge", index=number, id=f"phb{number}")
         hotplug.plug_disk(guest, _GOES, f"phb{number}.0", bench.image(_GOES))
-        guest.run(f"{hotplug.acquire(index)}; echo 'dt add index {index}' >/sys/kernel/dlpar; echo 'PHB {number}' >{control}/add_slot", 120)
+        guest.run(f"{hotplug.acquire(index)}; echo 'dt add index {index}' >/sys/kernel/dlpar; echo 'PHB {number}' >{control}/add_slot", 600)
         guest.check_log()
         bench.memory["goes"] = next(bdf for bdf in _disks(bench) if bdf != bench.memory["stays"])
         _is_back(bench, kind)
-    return f"{rounds} rounds, {kind}"
+    return f"{rounds} times, {kind}"
 
 
 def phb_rounds_long(bench):
