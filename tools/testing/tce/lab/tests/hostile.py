@@ -12,7 +12,7 @@ _SEED = 7
 def to_vfio(bench):
     """The testdev is given to VFIO."""
     bench.guest.run("load tce_iommu; load vfio_pci; load vfio_iommu_type1; load iommufd; "
-                    f"bind {bench.bdf('testdev')} vfio-pci; load nvme")
+                    f"bind {bench.bdf('testdev')} vfio-pci; load nvme", 180)
 
 
 def locked_memory(bench):

@@ -12,7 +12,7 @@ from ..steps import MIB, expect, group_type
 
 def modern_drivers(bench):
     """The drivers of the IOMMU and of the devices are loaded."""
-    bench.guest.run("load tce_iommu; load nvme; load e100; load vfio_pci; load vfio_iommu_type1; load iommufd")
+    bench.guest.run("load tce_iommu; load nvme; load e100; load vfio_pci; load vfio_iommu_type1; load iommufd", 180)
     for device in bench.scenario.devices:
         kind = group_type(bench, device)
         expect(kind.startswith("DMA"), f"{device} is in a domain of type {kind}")

@@ -9,7 +9,6 @@ from ..guest import GuestError
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
 
-SHORT = 10      # operations of make check
 _SEED = 1
 _KINDS = ("DMA", "DMA-FQ", "identity")
 
@@ -74,15 +73,18 @@ _OPERATIONS = (_io, _net, _switch, _binds, _vfio, _oracle, _replug, _reset)
 def at_work(bench):
     """Drivers are bound, and the disk is read by somebody who does not mind if it goes."""
     bench.guest.run(f"load tce_iommu; load nvme; load e100; load vfio_pci; load vfio_iommu_type1; load iommufd; load binder; "
-                    f"bind {bench.bdf('edu')} binder")
+                    f"bind {bench.bdf('edu')} binder", 180)
     bench.guest.run("(while :; do ddsum read /dev/nvme[0-9]*n1 0 4194304 || usleep 100000; done >/dev/null 2>&1 &)")
 
 
 def run(bench, seed, goes_on):
     """Operations by a seed, as long as `goes_on` says for how many were done; returns how many there were of each."""
     choose, counts, number = random.Random(f"{seed} {bench.scenario.machine}"), {}, 0
+    bag = []
     while goes_on(number):
-        operation = choose.choice(_OPERATIONS)
+        # Each once, in random order, and again.
+        bag = bag or choose.sample(_OPERATIONS, len(_OPERATIONS))
+        operation = bag.pop()
         # Each has choices of its own, so that it can be altered without those that follow.
         own = random.Random(choose.getrandbits(64))
         number += 1
@@ -98,8 +100,8 @@ def run(bench, seed, goes_on):
 
 
 def short(bench):
-    """Operations in random order."""
-    return run(bench, _SEED, lambda number: number < SHORT)
+    """Each operation once, in random order."""
+    return run(bench, _SEED, lambda number: number < len(_OPERATIONS))
 
 
 def nothing_leaks(bench):
