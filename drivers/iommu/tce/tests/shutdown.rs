@@ -172,11 +172,13 @@ mod tests {
         let (pe, space) = rig.attached()?;
         let granule = granule(&space);
         map(&space, range(granule, 3 * granule), PHYS, WRITE)?;
-        rig.fake.fail_clears();
+        rig.fake.stick(Some(Ioba::new(granule)));
         unmap(&space, range(granule, granule));
         rig.attach(&pe, &Target::Blocked)?;
-        assert!(rig.reaches(2 * granule, true).is_some());
-        rig.fake.fail_never();
+        assert_eq!(rig.fake.open_windows(), 1);
+        assert!(rig.reaches(granule, true).is_some());
+        assert!(rig.reaches(2 * granule, true).is_none());
+        rig.fake.stick(None);
         rig.attach(&pe, &Target::Paging(&space))?;
         assert!(rig.reaches(granule, true).is_none());
         assert_eq!(rig.reaches(2 * granule, true), Some(PHYS + granule));
