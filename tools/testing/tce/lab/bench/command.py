@@ -66,7 +66,8 @@ def run_doc(env, given):
     target = env.top / _DOCUMENTED
     target.mkdir(parents=True, exist_ok=True)
     lines, _ = rows.table(env, results)
-    texts = list(rows.layout(lines, "  ", "  "))
+    # A dash alone would begin a list.
+    texts = list(rows.layout([["\\-" if cell == "-" else cell for cell in one] for one in lines], "  ", "  "))
     (target / "table.txt").write_text("\n".join([_TABLE_HEAD, texts[1], *texts, texts[1], ""]), encoding="utf-8")
     for name, text in plots.charts(grown):
         (target / f"{name}.svg").write_text(text, encoding="utf-8")
