@@ -33,11 +33,6 @@ __rust_helper void rust_helper_dev_clear_dma_ops_bypass(struct device *dev)
 	dev_clear_dma_ops_bypass(dev);
 }
 
-__rust_helper void rust_helper_device_lock(struct device *dev)
-{
-	device_lock(dev);
-}
-
 __rust_helper int rust_helper_device_trylock(struct device *dev)
 {
 	return device_trylock(dev);
@@ -47,11 +42,6 @@ __rust_helper int rust_helper_device_trylock_nested(struct device *dev,
 						    struct mutex *outer)
 {
 	return mutex_trylock_nest_lock(&dev->mutex, outer);
-}
-
-__rust_helper void rust_helper_device_unlock(struct device *dev)
-{
-	device_unlock(dev);
 }
 
 __rust_helper bool rust_helper_is_kdump_kernel(void)
