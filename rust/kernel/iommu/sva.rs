@@ -8,15 +8,28 @@
 //!
 //! * [`Bond`] is what C has: a handle that is bound as long as it lives.
 //! * [`Context`] also has data of the driver, and tells it when the process exits.
+//! * [`Bond::prefault`] and [`Bond::address`] are for devices behind an IOMMU without PASIDs.
 //! * [`supported`] and [`max_pasids`] say beforehand what can be expected.
 //! * [`SvaOps`] and [`BlockPasid`] are the side of the IOMMU driver.
 //!
 //! [`SvaOps`]: super::SvaOps
 //! [`BlockPasid`]: super::BlockPasid
 
-use super::Group;
+use super::{
+    sva_domain::SvaDomain,
+    sva_mirror::Mirror,
+    Group, //
+};
 pub use super::{
-    sva_error::BindError,
+    sva_bound::while_bound,
+    sva_error::{
+        BindError,
+        PrefaultError, //
+    },
+    sva_prefault::{
+        Access,
+        Prefault, //
+    },
     Pasid, //
 };
 use crate::{
@@ -25,6 +38,7 @@ use crate::{
         Bound,
         Device, //
     },
+    dma::DmaAddress,
     error::from_err_ptr,
     mm::{
         notifier::{
@@ -35,8 +49,12 @@ use crate::{
         MmWithUser, //
     },
     prelude::*,
-    sync::aref::ARef,
-    task::CurrentTask, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
+    task::CurrentTask,
+    uaccess::UserPtr, //
 };
 use core::{
     marker::PhantomData,
@@ -119,6 +137,10 @@ pub fn supported(dev: &Device<Bound>) -> Result<(), BindError> {
 /// dropped later, when the core has already given the device back to its default domain; the core
 /// then warns, and keeps the device from VFIO. So keep bonds where `unbind` can take them out.
 ///
+/// An IOMMU without PASIDs may have room for one process. There, [`address`](Self::address) says
+/// which bus address stands for a pointer, and the device reaches only what was
+/// [prefaulted](Self::prefault); an access to anything else may stop it.
+///
 /// This is a reference to `struct iommu_sva` of C.
 ///
 /// # Invariants
@@ -192,6 +214,45 @@ impl<'a> Bond<'a> {
     #[inline]
     pub fn pasid(&self) -> Pasid {
         self.pasid
+    }
+
+    /// Returns the window of the process, if the IOMMU has that in place of PASIDs.
+    pub(super) fn mirror(&self) -> Option<&Arc<Mirror>> {
+        // SAFETY: By the type invariants the handle is valid; it keeps its domain.
+        unsafe { SvaDomain::of((*self.raw.as_ptr()).handle.domain) }?.mirror()
+    }
+
+    /// Returns the bus address with which the device reaches the address `ptr` of the process.
+    ///
+    /// It is the same with PASIDs. Where there are none, [`None`] says that the device does not
+    /// reach it, whatever is there.
+    pub fn address(&self, ptr: UserPtr) -> Option<DmaAddress> {
+        // CAST: An address of the process.
+        let ptr = ptr.as_const_ptr().addr();
+        match self.mirror() {
+            // CAST: What a `dma_addr_t` does not hold is no bus address.
+            Some(mirror) => Some(mirror.address(ptr)?.get() as DmaAddress),
+            None => Some(ptr as DmaAddress),
+        }
+    }
+
+    /// Makes the `len` bytes from `ptr` on reachable for the device, as long as the result lives
+    /// and the process keeps the memory.
+    ///
+    /// The pages are faulted in and pinned, and count as locked memory of the process. When the
+    /// process unmaps any of them, gives them back, or exits, the device reaches none of them any
+    /// more; [`Prefault::is_live`] tells. The driver has to be prepared for that.
+    ///
+    /// May sleep; the caller must not hold the `mmap` lock of the process. With PASIDs the device
+    /// asks for pages itself, and nothing is done.
+    pub fn prefault(
+        &self,
+        ptr: UserPtr,
+        len: usize,
+        access: Access,
+    ) -> Result<Prefault, PrefaultError> {
+        // CAST: An address of the process.
+        Prefault::new(self.mirror(), ptr.as_const_ptr().addr(), len, access)
     }
 
     /// Returns the handle as C knows it.

@@ -3,6 +3,8 @@
 //! Shared virtual addressing as an IOMMU driver sees it.
 
 use super::{
+    sva_mirror::Mirror,
+    sva_window::SvaWindow,
     Blocked,
     Driver,
     DriverTypes,
@@ -18,9 +20,11 @@ use crate::{
     error::from_result,
     mm::MmWithUser,
     prelude::*,
+    sync::Arc,
     task::might_sleep,
     types::Opaque, //
 };
+use core::ptr;
 
 /// The operations of a domain that stands for the address space of a process.
 ///
@@ -55,7 +59,14 @@ pub unsafe trait SvaOps: Sized + Send + Sync + 'static {
     ///
     /// The mutex of the group is held. On failure the PASID stays blocked. [`EINVAL`] says that the
     /// device and the domain do not fit; the core then makes a domain for the device.
+    /// [`EUSERS`] says that the IOMMU has room for one process, and another one has it, and
+    /// [`EADDRINUSE`] that the kernel's own DMA uses the addresses of the process, or may.
     fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Self::Driver>, pasid: Pasid) -> Result;
+
+    /// The window that stands for the address space on an IOMMU without PASIDs.
+    fn window(self: Pin<&Self>) -> Option<Arc<dyn SvaWindow>> {
+        None
+    }
 }
 
 /// A blocked domain that can also block a single PASID.
@@ -110,6 +121,27 @@ impl<D: BlockPasid> StaticDomain<D> {
 }
 
 impl<T: DriverTypes> EndpointCtx<'_, T> {
+    /// Has the core bind the device to processes although it has no PASIDs.
+    ///
+    /// The core numbers processes with PASIDs and knows from PCI how many a device has. For an
+    /// IOMMU that needs none on the bus, the driver calls this in
+    /// [`probe_finalize`](Driver::probe_finalize).
+    pub fn offer_processes(&self) {
+        const MOST: u32 = 1 << 20;
+
+        // SAFETY: By the type invariants the device has IOMMU data. The core has set the number
+        // before, and nobody has bound the device to a process.
+        unsafe { (*(*self.device().as_raw()).iommu).max_pasids = MOST };
+    }
+
+    /// The highest address that the DMA API may map for the device, by its masks.
+    pub fn dma_mask(&self) -> u64 {
+        let dev = self.device().as_raw();
+        // SAFETY: The device is valid, and so is its mask, if it has one.
+        let (coherent, other) = unsafe { ((*dev).coherent_dma_mask, (*dev).dma_mask.as_ref()) };
+        coherent.max(other.copied().unwrap_or(0))
+    }
+
     /// Lets the core handle page requests with a PASID.
     #[cfg(CONFIG_IOMMU_IOPF)]
     fn admit(&self, pasid: Pasid) -> Result {
@@ -144,8 +176,39 @@ impl<T: Driver> Ops<T> {
     #[must_use]
     pub const fn sva<S: SvaOps<Driver = T>>(mut self) -> Self {
         // INVARIANT: The callback is one for `T`, by the bound of `S`.
-        self.0.domain_alloc_sva = Some(SvaDomain::<S>::alloc_callback);
+        self.0.domain_alloc_sva = Some(SvaDomain::alloc_callback::<S>);
         self
+    }
+}
+
+/// What the core asks of the domain of an address space, whatever driver it belongs to.
+trait AnyDomain: Send + Sync {
+    /// Lets the device use the address space.
+    ///
+    /// # Safety
+    ///
+    /// As for [`EndpointCtx::of_domain`], where `domain` is the one that `self` is part of.
+    unsafe fn set_pasid(
+        &self,
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: Pasid,
+    ) -> Result;
+}
+
+impl<S: SvaOps> AnyDomain for S {
+    unsafe fn set_pasid(
+        &self,
+        domain: *mut bindings::iommu_domain,
+        dev: *mut bindings::device,
+        pasid: Pasid,
+    ) -> Result {
+        // SAFETY: By the safety requirements.
+        let ctx = unsafe { EndpointCtx::<S::Driver>::of_domain(domain, dev) }?;
+        // SAFETY: It is pinned in its domain.
+        let this = unsafe { Pin::new_unchecked(self) };
+        ctx.admit(pasid)?;
+        SvaOps::set_pasid(this, &ctx, pasid).inspect_err(|_| ctx.dismiss(pasid))
     }
 }
 
@@ -153,75 +216,106 @@ impl<T: Driver> Ops<T> {
 ///
 /// # Invariants
 ///
-/// `raw` is initialised, with the operations of this type. The domain is in a `KBox` that the core
-/// owns.
+/// `raw` is initialised, with the operations [`OPS`]. The domain is in a `KBox` that the core owns,
+/// and `data` stays where it is.
 #[repr(C)]
 #[pin_data]
-struct SvaDomain<S: SvaOps> {
+pub(super) struct SvaDomain {
     #[pin]
     raw: Opaque<bindings::iommu_domain>,
-    #[pin]
-    data: S,
+    /// For an IOMMU without PASIDs.
+    mirror: Option<Arc<Mirror>>,
+    data: KBox<dyn AnyDomain>,
 }
 
-impl<S: SvaOps> SvaDomain<S> {
-    const OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
-        set_dev_pasid: Some(Self::set_pasid_callback),
-        free: Some(Self::free_callback),
-        ..pin_init::zeroed()
-    };
+/// The operations of all of them. A static, because [`SvaDomain::of`] compares the address.
+static OPS: bindings::iommu_domain_ops = bindings::iommu_domain_ops {
+    set_dev_pasid: Some(SvaDomain::set_pasid_callback),
+    free: Some(SvaDomain::free_callback),
+    ..pin_init::zeroed()
+};
+
+impl SvaDomain {
+    /// Makes a domain for the core, which gives it back to `free_callback()`.
+    fn alloc<S: SvaOps>(
+        ctx: &EndpointCtx<'_, S::Driver>,
+        mm: &MmWithUser,
+    ) -> Result<*mut bindings::iommu_domain> {
+        let data = KBox::pin_init(S::new(ctx, mm)?, GFP_KERNEL)?;
+        let mirror = match data.as_ref().window() {
+            Some(window) => Some(Mirror::new(mm, window, ctx.ops())?),
+            None => None,
+        };
+        // SAFETY: The box is not taken apart.
+        let data = unsafe { Pin::into_inner_unchecked(data) };
+        let this = KBox::pin_init(
+            // INVARIANT: The core sets type, owner and `mm`.
+            pin_init!(Self {
+                raw: Opaque::new(bindings::iommu_domain {
+                    ops: &OPS,
+                    ..pin_init::zeroed()
+                }),
+                mirror,
+                data: data as KBox<dyn AnyDomain>,
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The domain stays where it is until `free_callback()`.
+        let this = KBox::into_raw(unsafe { Pin::into_inner_unchecked(this) });
+        // SAFETY: `this` comes from a box.
+        Ok(Opaque::cast_into(unsafe { &raw const (*this).raw }))
+    }
 
     /// # Safety
     ///
     /// For the core: `dev` must be claimed by the driver `S::Driver`, and not be released during
     /// the call; `mm` must have a user as long.
-    unsafe extern "C" fn alloc_callback(
+    unsafe extern "C" fn alloc_callback<S: SvaOps>(
         dev: *mut bindings::device,
         mm: *mut bindings::mm_struct,
     ) -> *mut bindings::iommu_domain {
         might_sleep();
 
-        let alloc = || {
-            // SAFETY: The core calls this for a device that is claimed and bound to a driver.
-            let ctx = unsafe { EndpointCtx::new(dev) };
-            // SAFETY: Who binds has a user of `mm`.
-            let mm = unsafe { MmWithUser::from_raw(mm) };
+        // SAFETY: The core calls this for a device that is claimed and bound to a driver.
+        let ctx = unsafe { EndpointCtx::new(dev) };
+        // SAFETY: Who binds has a user of `mm`.
+        let mm = unsafe { MmWithUser::from_raw(mm) };
+        Self::alloc::<S>(&ctx, mm).unwrap_or_else(Error::to_ptr)
+    }
 
-            let this = KBox::try_pin_init(
-                // INVARIANT: The core sets type, owner and `mm`.
-                try_pin_init!(Self {
-                    raw: Opaque::new(bindings::iommu_domain {
-                        ops: const { &Self::OPS },
-                        ..pin_init::zeroed()
-                    }),
-                    data <- S::new(&ctx, mm)?,
-                }),
-                GFP_KERNEL,
-            )?;
-            // SAFETY: The domain stays where it is until `free_callback()`.
-            let this = KBox::into_raw(unsafe { Pin::into_inner_unchecked(this) });
-            // SAFETY: `this` comes from a box.
-            Ok(Opaque::cast_into(unsafe { &raw const (*this).raw }))
-        };
-        alloc().unwrap_or_else(Error::to_ptr)
+    /// Returns the domain behind one of the core, unless a driver in C made it.
+    ///
+    /// # Safety
+    ///
+    /// `domain` must be valid, and not be freed during `'a`.
+    pub(super) unsafe fn of<'a>(domain: *mut bindings::iommu_domain) -> Option<&'a Self> {
+        // SAFETY: By the safety requirements.
+        let is_ours = ptr::eq(unsafe { (*domain).ops }, &OPS);
+        // SAFETY: Only `alloc` makes domains with these operations.
+        is_ours.then(|| unsafe { &*container_of!(Opaque::cast_from(domain), Self, raw) })
+    }
+
+    /// Returns the window, if the IOMMU has that in place of PASIDs.
+    pub(super) fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.mirror.as_ref()
     }
 
     /// # Safety
     ///
-    /// For the core: `domain` must come from `alloc_callback()`, and nobody may use it any more.
+    /// For the core: `domain` must come from `alloc()`, and nobody may use it any more.
     unsafe extern "C" fn free_callback(domain: *mut bindings::iommu_domain) {
         might_sleep();
 
-        // SAFETY: The domain comes from `alloc_callback()`.
+        // SAFETY: The domain comes from `alloc()`.
         let this = unsafe { container_of!(Opaque::cast_from(domain), Self, raw) };
-        // SAFETY: `alloc_callback()` took it out of a box, and the core gives it back.
+        // SAFETY: `alloc()` took it out of a box, and the core gives it back.
         drop(unsafe { KBox::from_raw(this.cast_mut()) });
     }
 
     /// # Safety
     ///
-    /// For the core, which holds the mutex of the group: `domain` must come from
-    /// `alloc_callback()`, and `dev` must have an IOMMU.
+    /// For the core, which holds the mutex of the group: `domain` must come from `alloc()`, and
+    /// `dev` must have an IOMMU.
     unsafe extern "C" fn set_pasid_callback(
         domain: *mut bindings::iommu_domain,
         dev: *mut bindings::device,
@@ -231,17 +325,12 @@ impl<S: SvaOps> SvaDomain<S> {
         might_sleep();
 
         from_result(|| {
-            // SAFETY: The domain is one of `S::Driver`, and the mutex keeps the device.
-            let ctx = unsafe { EndpointCtx::<S::Driver>::of_domain(domain, dev) }?;
-            // SAFETY: The core frees no domain that it sets; `data` is pinned with its box.
-            let data = unsafe {
-                let this = &*container_of!(Opaque::cast_from(domain), Self, raw);
-                Pin::new_unchecked(&this.data)
-            };
+            // SAFETY: The core frees no domain that it sets.
+            let this = unsafe { Self::of(domain) }.ok_or(EINVAL)?;
             let pasid = Pasid::new(pasid).ok_or(EINVAL)?;
-            ctx.admit(pasid)?;
-            data.set_pasid(&ctx, pasid)
-                .inspect_err(|_| ctx.dismiss(pasid))?;
+            // SAFETY: The domain is one of the driver that made `data`, and the mutex keeps the
+            // device.
+            unsafe { this.data.set_pasid(domain, dev, pasid) }?;
             Ok(0)
         })
     }

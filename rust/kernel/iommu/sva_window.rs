@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shared virtual addressing on an IOMMU without PASIDs and page faults.
+//!
+//! Such an IOMMU has more than one translation for a device, chosen by the bus address, and gives
+//! one of them, a *window*, to a process. It cannot ask for a page that is not there. So pages of
+//! the process are pinned and mapped before the device uses them, and taken out of the window when
+//! the process loses them.
+
+use super::{
+    Iova,
+    IovaRange, //
+};
+use crate::{
+    io::PhysAddr,
+    prelude::*, //
+};
+
+/// The window of a process: bus addresses, and a table that says which memory they reach.
+///
+/// Ranges that methods take lie in [`iovas`](Self::iovas), begin and end at a CPU page, and are not
+/// empty. All calls that change the table come one after the other, except
+/// [`prepare`](Self::prepare). Only that one may sleep, and none of the others needs memory.
+///
+/// # Safety
+///
+/// - A device reaches only pages that were [set](Self::set) and [published](Self::publish) and not
+///   [cleared](Self::clear), and writes only to those whose last permission was to write.
+/// - When [`withdraw`](Self::withdraw) returns, no access to what was cleared of the range is
+///   possible or under way.
+pub unsafe trait SvaWindow: Send + Sync + 'static {
+    /// The bus addresses. The first stands for address 0 of the process.
+    fn iovas(&self) -> IovaRange;
+
+    /// Gets the memory that a table for `range` takes.
+    fn prepare(&self, range: IovaRange) -> Result;
+
+    /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.
+    ///
+    /// After an error any part of it may be mapped.
+    fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result;
+
+    /// Says to which memory the page at `iova` is mapped.
+    fn get(&self, iova: Iova) -> Option<PhysAddr>;
+
+    /// Changes what `range`, all of which is mapped, permits.
+    ///
+    /// Who accesses it meanwhile finds the one or the other.
+    fn protect(&self, range: IovaRange, write: bool) -> Result;
+
+    /// Makes what was set or protected in `range` visible to devices.
+    fn publish(&self, range: IovaRange) -> Result;
+
+    /// Takes what is mapped of `range` out of the table, up to the first page that is not mapped.
+    fn clear(&self, range: IovaRange);
+
+    /// Makes devices forget what was cleared of `range`. It cannot fail.
+    fn withdraw(&self, range: IovaRange);
+}
