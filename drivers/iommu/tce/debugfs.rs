@@ -156,7 +156,11 @@ fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         layout: &pe.layout(),
         between: "\n",
     };
-    f.write_fmt(fmt!("{show}\n"))
+    f.write_fmt(fmt!("{show}\n"))?;
+    match pe.process() {
+        Some(pid) => writeln!(f, "window 1 belongs to process {pid}"),
+        None => Ok(()),
+    }
 }
 
 fn show_stats(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -181,7 +185,10 @@ fn show_tables(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result
         let kib = table.nodes().saturating_mul(4);
         writeln!(f, "window {number} tces {} kib {kib}", table.populated())?;
     }
-    Ok(())
+    match pe.process() {
+        Some(pid) => f.write_fmt(fmt!("window 1 belongs to process {pid}\n")),
+        None => Ok(()),
+    }
 }
 
 fn show_tces(selection: &Selection, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,10 @@ use crate::{
             Paging, //
         },
         platform::PLATFORM,
+        process::{
+            self,
+            Process, //
+        },
         Tce, //
     },
     endpoint::{
@@ -41,7 +45,10 @@ use kernel::{
 };
 
 /// Its operations. A static, because the core compares the address.
-pub(crate) static OPS: Ops<Tce> = Ops::new().blocked(&BLOCKED).identity(&PLATFORM);
+pub(crate) static OPS: Ops<Tce> = Ops::new()
+    .blocked(&BLOCKED)
+    .identity(&PLATFORM)
+    .sva::<Process>();
 
 #[vtable]
 impl iommu::Driver for Tce {
@@ -81,6 +88,13 @@ impl iommu::Driver for Tce {
         match ctx.endpoint().wants_platform() {
             true => DefaultDomain::Identity,
             false => DefaultDomain::Any,
+        }
+    }
+
+    fn probe_finalize(ctx: &EndpointCtx<'_, Self>) {
+        let layout = ctx.endpoint().pe().layout();
+        if machine::allows_processes() && process::addresses(&layout).is_some() {
+            ctx.offer_processes();
         }
     }
 

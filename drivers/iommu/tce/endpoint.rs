@@ -19,6 +19,7 @@ use crate::{
         Start,
         Target, //
     },
+    space::Space,
     trace, //
 };
 use kernel::{
@@ -87,6 +88,18 @@ impl Endpoint {
         };
         trace::attach(&self.dev, domain, &result);
         result
+    }
+
+    /// Binds the device to the process with the tables `space`. May sleep.
+    ///
+    /// [`Pe::lend`] has the errors.
+    pub(crate) fn lend(&self, space: &Arc<Space>) -> Result {
+        self.pe.lend(&self.dev, space)
+    }
+
+    /// Unbinds the device from its process. May sleep; cannot fail.
+    pub(crate) fn reclaim(&self) {
+        self.pe.reclaim(&self.dev);
     }
 }
 

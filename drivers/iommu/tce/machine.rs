@@ -41,3 +41,8 @@ pub(crate) fn group_of(dev: &Device) -> Result<ARef<Group>> {
 pub(crate) fn for_each_device(f: impl FnMut(&Device)) {
     for_each_pci_device(f);
 }
+
+/// Whether the administrator lets processes have windows.
+pub(crate) fn allows_processes() -> bool {
+    crate::module_parameters::process_windows.value()
+}

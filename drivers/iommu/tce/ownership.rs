@@ -100,6 +100,11 @@ impl Members {
         self.0.iter().for_each(f);
     }
 
+    /// Whether `dev` is the only one.
+    pub(crate) fn is_only(&self, dev: &Device) -> bool {
+        self.0.len() == 1 && self.contains(dev)
+    }
+
     fn contains(&self, dev: &Device) -> bool {
         self.0.iter().any(|member| member.is(dev))
     }

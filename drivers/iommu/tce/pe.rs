@@ -13,6 +13,9 @@
 //!   the platform, there are mappings that the driver of the IOMMU does not know and could not
 //!   bring back, so the PE stays with the platform until the last such driver has gone.
 
+mod lent;
+
+use self::lent::Lent;
 use crate::{
     bonds::Bond,
     firmware::{
@@ -28,7 +31,10 @@ use crate::{
         Member,
         Members, //
     },
-    space::Space,
+    space::{
+        Part,
+        Space, //
+    },
     stats::Stats, //
 };
 use core::mem;
@@ -72,6 +78,8 @@ enum Current {
 struct State {
     members: Members,
     current: Current,
+    /// The process that has the high window, while a domain has the PE.
+    lent: Option<Lent>,
     /// The windows when the driver last owned them.
     layout: Layout,
     phase: Phase,
@@ -158,6 +166,7 @@ impl<C: Calls + Devices> Pe<C> {
                 state <- new_mutex!(State {
                     members: Members::new(),
                     current,
+                    lent: None,
                     layout,
                     phase: Phase::Up,
                 }),
@@ -287,6 +296,7 @@ impl<C: Calls + Devices> Pe<C> {
         }
         if last && !state.is_platform() {
             if let Current::Stuck(port, space) = mem::replace(&mut state.current, Current::Nobody) {
+                Self::abandon_lent(state, &port);
                 space.give_up(&port);
             }
         }
@@ -357,6 +367,9 @@ impl<C: Calls + Devices> Pe<C> {
         state.phase = Phase::Silent;
         if let Current::Paging(port, space) | Current::Stuck(port, space) = &state.current {
             space.silence(port);
+            if let Some(lent) = &state.lent {
+                lent.silence(port);
+            }
         }
     }
 
@@ -377,7 +390,10 @@ impl<C: Calls + Devices> Pe<C> {
         let Some(dev) = state.members.any() else {
             return;
         };
-        if let Err(e) = space.cut(port, &dev) {
+        if let Some(lent) = &state.lent {
+            lent.cut(port, &dev);
+        }
+        if let Err(e) = space.cut(port, &dev, Part::All) {
             dev_err!(dev, "DMA goes on while the system goes down ({e:?})\n");
         }
     }
@@ -424,7 +440,10 @@ impl<C: Calls + Devices> Pe<C> {
         else {
             return Ok(());
         };
-        let result = space.detach(&port, dev);
+        self.take_back(state, dev);
+        let result = space
+            .detach(&port, dev, Part::All)
+            .inspect(|()| Self::all_closed(state, &port, &space));
         state.current = match result {
             Ok(()) => Current::Blocked(port),
             Err(_) => Current::Stuck(port, space),
@@ -435,13 +454,14 @@ impl<C: Calls + Devices> Pe<C> {
     fn give_back(&self, state: &mut State, dev: &Device) -> Result {
         // What could not be closed goes with the rest, so that is no reason to stop.
         self.close(state, dev).ok();
-        match &state.current {
+        match state.current.clone() {
             Current::Platform => return Ok(()),
             Current::Nobody => firmware::give_back(&*self.calls, dev)?,
             Current::Blocked(port) | Current::Paging(port, _) => port.release(dev)?,
             Current::Stuck(port, space) => {
                 port.release(dev)?;
-                space.forget(port);
+                space.forget(&port);
+                Self::all_closed(state, &port, &space);
             }
         }
         state.current = Current::Platform;
@@ -493,7 +513,7 @@ impl<C: Calls + Devices> Pe<C> {
         }
         let bond = Bond::new(port.clone())?;
         self.close(state, dev)?;
-        let result = space.attach(bond, &port, dev);
+        let result = space.attach(bond, &port, dev, Part::All);
         state.current = Current::Paging(port, space.clone());
         if result.is_err() {
             self.close(state, dev).ok();

@@ -44,7 +44,8 @@ use kernel::{
         PageShift,
         Tce,
         TceIndex,
-        Tces, //
+        Tces,
+        WindowNumber, //
     },
     prelude::*,
     sync::{
@@ -64,6 +65,15 @@ use kernel::{
 
 /// How many TCEs firmware is asked to clear before others get a chance to run.
 const PAUSE: Tces = Tces::new(1 << 15);
+
+/// Which windows of a PE a domain has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All there are.
+    All,
+    /// The high one. The low one belongs to another domain.
+    High,
+}
 
 /// TCE tables for every window of a layout, and the PEs attached to them.
 #[pin_data]
@@ -315,7 +325,16 @@ impl Space {
         window.table().translate(run.first, ioba.get())
     }
 
-    /// Lets the PE behind `bond` translate through the tables. Sleeps.
+    /// The windows that a PE has from the domain.
+    fn part(&self, part: Part) -> impl Iterator<Item = &TableWindow> {
+        let is_in = move |window: &&TableWindow| match part {
+            Part::All => true,
+            Part::High => window.number() == WindowNumber::High,
+        };
+        self.windows.iter().filter(is_in)
+    }
+
+    /// Lets the PE behind `bond` translate through the tables of `part`. Sleeps.
     ///
     /// On error the PE may translate through some of them, until [`detach`](Self::detach) succeeds.
     pub(crate) fn attach(
@@ -323,6 +342,7 @@ impl Space {
         bond: KBox<Bond>,
         port: &Arc<dyn Firmware>,
         dev: &Device,
+        part: Part,
     ) -> Result {
         if self.layout.holds_copy() {
             self.replaying.add(1, Relaxed);
@@ -331,8 +351,9 @@ impl Space {
         // From here on everybody who publishes or withdraws sees the PE, and takes the lock if
         // there is something to replay. See the module documentation.
         rcu::synchronize_rcu();
-        let result = port
-            .connect(dev, &self.windows)
+        let result = self
+            .part(part)
+            .try_for_each(|window| port.connect(dev, window))
             .and_then(|()| self.replay(&**port));
         if self.layout.holds_copy() {
             self.replaying.add(-1, Relaxed);
@@ -340,14 +361,14 @@ impl Space {
         result
     }
 
-    /// Stops the PE from translating through the tables. Sleeps.
+    /// Stops the PE from translating through the tables of `part`, which it has. Sleeps.
     ///
     /// If firmware refuses, the PE stays on the list, and what is unmapped is still withdrawn from
     /// it. The caller keeps the tables and comes again, or [gives the PE up](Self::give_up).
-    pub(crate) fn detach(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
+    pub(crate) fn detach(&self, port: &Arc<dyn Firmware>, dev: &Device, part: Part) -> Result {
         self.silence(port);
         rcu::synchronize_rcu();
-        self.cut(port, dev)?;
+        self.cut(port, dev, part)?;
         self.bonds.remove(port);
         Ok(())
     }
@@ -357,18 +378,67 @@ impl Space {
         self.bonds.close(port);
     }
 
-    /// Takes all access from a PE that was [silenced](Self::silence) a grace period ago. It stays
-    /// on the list. May sleep.
-    pub(crate) fn cut(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
+    /// Takes all access through the windows of `part` from a PE that was
+    /// [silenced](Self::silence) a grace period ago, as far as firmware lets it. It stays on the
+    /// list. May sleep.
+    pub(crate) fn cut(&self, port: &Arc<dyn Firmware>, dev: &Device, part: Part) -> Result {
         if self.layout.holds_copy() {
-            self.for_each_leaf(|window, run| {
-                let _rcu = rcu::read_lock();
-                port.withdraw(window, run);
-                Ok(())
-            })
-            .ok();
+            for window in self.part(part) {
+                let leaves = window.table().for_each_leaf(window.all(), |run| {
+                    let _rcu = rcu::read_lock();
+                    port.withdraw(window, run);
+                    Ok(())
+                });
+                leaves.ok();
+            }
         }
-        port.disconnect(dev)
+        let close = |window: &TableWindow| port.disconnect(dev, window.number());
+        self.part(part).map(close).fold(Ok(()), Result::and)
+    }
+
+    /// Takes the high window from the PE of the domain, for somebody else. Sleeps.
+    ///
+    /// From now on nothing can be mapped there. Fails with [`EADDRINUSE`], with nothing changed, if
+    /// something is, and with what firmware answers. [`take_high`](Self::take_high) undoes it.
+    pub(crate) fn give_high(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
+        let window = self.windows.high().ok_or(EOPNOTSUPP)?;
+        window.hide();
+        let closed = match window.table().populated() {
+            0 => self.cut(port, dev, Part::High),
+            _ => Err(EADDRINUSE),
+        };
+        closed.inspect_err(|_| window.show())
+    }
+
+    /// Lets the PE translate through the high window again, which nobody else has any more. Sleeps.
+    ///
+    /// On error it stays closed, and nothing can be mapped there.
+    pub(crate) fn take_high(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
+        let window = self.windows.high().ok_or(EOPNOTSUPP)?;
+        port.connect(dev, window)?;
+        window.show();
+        Ok(())
+    }
+
+    /// Says that the high window, which was [given away](Self::give_high), is closed.
+    pub(crate) fn show_high(&self) {
+        if let Some(window) = self.windows.high() {
+            window.show();
+        }
+    }
+
+    /// Allocates tables for `range`, so that to map it takes no memory. May sleep.
+    pub(crate) fn reserve(&self, range: IobaRange, flags: Flags) -> Result {
+        let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
+        window.table().reserve(run, flags)
+    }
+
+    /// Changes whether `range`, which is mapped, can be written to. Any context.
+    ///
+    /// PEs see it after [`publish`](Self::publish).
+    pub(crate) fn protect(&self, range: IobaRange, write: bool) -> Result {
+        let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
+        window.table().protect(run, write)
     }
 
     /// Forgets a PE that has lost its windows. Sleeps.

@@ -224,6 +224,24 @@ impl Table {
         Ok(())
     }
 
+    /// Allocates the leaves that `run` needs, with `flags`.
+    pub(crate) fn reserve(&self, run: TceRun, flags: Flags) -> Result {
+        slices(run).try_for_each(|part| self.grow(part.first, flags).map(|_| ()))
+    }
+
+    /// Changes whether `run` permits to write; all of it permits to read.
+    ///
+    /// Fails with [`ENOENT`] at a TCE that is not present.
+    pub(crate) fn protect(&self, run: TceRun, write: bool) -> Result {
+        run.pieces(Tces::new(1)).try_for_each(|one| {
+            let leaf = self.leaf(one.first).ok_or(ENOENT)?;
+            let old = leaf.get(one.first);
+            let new = Tce::from_parts(old.addr(), true, write);
+            let replaced = old.is_present() && leaf.replace(one.first, old, new).is_ok();
+            replaced.then_some(()).ok_or(ENOENT)
+        })
+    }
+
     /// Clears `run`, if it is short and lies in one leaf and all of it is present and permits the
     /// same.
     ///

@@ -85,6 +85,10 @@ module! {
             default: PciList::NONE,
             description: "PCI devices whose groups begin with the type identity",
         },
+        process_windows: bool {
+            default: true,
+            description: "Whether drivers may bind devices to processes",
+        },
     },
 }
 

@@ -24,7 +24,11 @@ use kernel::{
         Window,
         WindowNumber, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 /// A window of a domain and its TCE table.
@@ -32,6 +36,8 @@ pub(crate) struct TableWindow {
     number: WindowNumber,
     first: Ioba,
     last: Ioba,
+    /// `last`, or 0 while nothing can be mapped.
+    end: Atomic<u64>,
     table: Table,
 }
 
@@ -43,6 +49,7 @@ impl TableWindow {
             number,
             first: window.base,
             last: window.last(),
+            end: Atomic::new(window.last().get()),
             table: Table::new(levels, window.shift)?,
         })
     }
@@ -95,10 +102,23 @@ impl TableWindow {
         Ioba::new(self.first.get().wrapping_add(offset))
     }
 
-    /// Whether all of `range` lies in the window.
+    /// Whether all of `range` lies in the window, and the window is not hidden.
     #[inline(always)]
     fn covers(&self, range: IobaRange) -> bool {
-        range.first >= self.first && range.last <= self.last
+        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
+        let end = unsafe { self.end.as_ptr().read_volatile() };
+        range.first >= self.first && range.last.get() <= end
+    }
+
+    /// From now on nothing can be mapped or unmapped in the window, until it is
+    /// [shown](Self::show).
+    pub(crate) fn hide(&self) {
+        self.end.store(0, Relaxed);
+    }
+
+    /// The reverse of [`hide`](Self::hide).
+    pub(crate) fn show(&self) {
+        self.end.store(self.last.get(), Relaxed);
     }
 
     /// The TCEs of `range`, all of which lies in the window.
@@ -154,6 +174,11 @@ impl Windows {
     #[inline(always)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TableWindow> {
         [Some(&self.low), self.high.as_ref()].into_iter().flatten()
+    }
+
+    /// The window for 64-bit devices beside the low one, if there is one.
+    pub(crate) fn high(&self) -> Option<&TableWindow> {
+        self.high.as_ref()
     }
 
     /// The window that holds all of `range`, and where in it.

@@ -18,7 +18,7 @@ use kernel::{
 pub(crate) struct Blocked;
 
 /// The one blocked domain.
-pub(crate) static BLOCKED: iommu::StaticDomain<Blocked> = iommu::StaticDomain::new();
+pub(crate) static BLOCKED: iommu::StaticDomain<Blocked> = iommu::StaticDomain::with_pasids();
 
 // SAFETY: Once all devices of the PE are attached, no DMA of the PE reaches memory. While only some
 // are, the core has stopped their DMA: it blocks part of a group only around a reset.

@@ -39,7 +39,8 @@ use kernel::{
             Query,
             Root,
             Tces,
-            Window, //
+            Window,
+            WindowNumber, //
         }, //
     },
     prelude::*,
@@ -91,9 +92,10 @@ impl<C: Calls> Ioda<C> {
         unsafe { this.calls.set_platform(dev, false) }?;
         // A refusal is found out here, where the platform can have the PE back, and not by the
         // core when it attaches the first domain.
-        let tried = this
-            .connect(dev, &windows)
-            .and_then(|()| this.disconnect(dev));
+        let tried = windows
+            .iter()
+            .try_for_each(|window| this.connect(dev, window))
+            .and_then(|()| this.close(dev));
         if let Err(e) = tried {
             let why = unclaim(&*this.calls, dev, e);
             if why.holder == Holder::Nobody {
@@ -107,20 +109,8 @@ impl<C: Calls> Ioda<C> {
 
     /// Closes both windows, or as many as OPAL lets.
     fn close(&self, dev: &Device) -> Result {
-        let mut result = Ok(());
-        for (number, _) in self.layout.windows() {
-            // SAFETY: The PE is claimed.
-            if let Err(e) = unsafe { self.calls.close_window(dev, number) } {
-                self.stats.count(Event::Error);
-                dev_err!(
-                    dev,
-                    "OPAL cannot close DMA window {} ({e:?})\n",
-                    number.get()
-                );
-                result = Err(e);
-            }
-        }
-        result
+        let close = |(number, _)| self.disconnect(dev, number);
+        self.layout.windows().map(close).fold(Ok(()), Result::and)
     }
 
     #[inline(always)]
@@ -140,33 +130,39 @@ impl<C: Calls> Firmware for Ioda<C> {
         false
     }
 
-    fn connect(&self, dev: &Device, windows: &Windows) -> Result {
-        for window in windows.iter() {
-            let table = window.table();
-            let root = Root {
-                addr: table.root(),
-                levels: table.levels().get(),
-                level_tces: Tces::new(TceList::LEN as u64),
-            };
-            // SAFETY: `table` keeps its inner nodes valid until it drops, and its owner closes the
-            // window before that. What a TCE lets a device reach is the business of `map`. The PE
-            // is claimed, so nobody else uses its windows.
-            let opened = unsafe {
-                self.calls.open_window(
-                    dev,
-                    window.number(),
-                    Some(root),
-                    window.shift(),
-                    window.all().count,
-                )
-            };
-            opened.inspect_err(|_| self.stats.count(Event::Error))?;
-        }
+    fn connect(&self, dev: &Device, window: &TableWindow) -> Result {
+        let table = window.table();
+        let root = Root {
+            addr: table.root(),
+            levels: table.levels().get(),
+            level_tces: Tces::new(TceList::LEN as u64),
+        };
+        // SAFETY: `table` keeps its inner nodes valid until it drops, and its owner closes the
+        // window before that. What a TCE lets a device reach is the business of `map`. The PE is
+        // claimed, so nobody else uses its windows.
+        let opened = unsafe {
+            self.calls.open_window(
+                dev,
+                window.number(),
+                Some(root),
+                window.shift(),
+                window.all().count,
+            )
+        };
+        opened.inspect_err(|_| self.stats.count(Event::Error))?;
         Ok(())
     }
 
-    fn disconnect(&self, dev: &Device) -> Result {
-        self.close(dev)
+    fn disconnect(&self, dev: &Device, number: WindowNumber) -> Result {
+        // SAFETY: The PE is claimed.
+        unsafe { self.calls.close_window(dev, number) }.inspect_err(|e| {
+            self.stats.count(Event::Error);
+            dev_err!(
+                dev,
+                "OPAL cannot close DMA window {} ({e:?})\n",
+                number.get()
+            );
+        })
     }
 
     fn publish(&self, window: &TableWindow, run: TceRun) -> Result {

@@ -31,10 +31,7 @@ use crate::{
         Holder, //
     },
     stats::Stats,
-    windows::{
-        TableWindow,
-        Windows, //
-    }, //
+    windows::TableWindow, //
 };
 use core::convert::Infallible;
 use kernel::{
@@ -42,7 +39,8 @@ use kernel::{
     device::Device,
     powerpc::window::{
         Firmware as Kind,
-        PageShift, //
+        PageShift,
+        WindowNumber, //
     },
     prelude::*,
     sync::{
@@ -55,7 +53,7 @@ use kernel::{
 ///
 /// From construction to [`release`](Firmware::release) the windows exist and nobody else uses them.
 /// Until [`connect`](Firmware::connect), and after [`disconnect`](Firmware::disconnect), no DMA of
-/// the PE reaches memory.
+/// the PE reaches memory through a window.
 pub(crate) trait Firmware: Send + Sync {
     /// The windows.
     fn layout(&self) -> &Layout;
@@ -64,16 +62,14 @@ pub(crate) trait Firmware: Send + Sync {
     /// is to give the windows back.
     fn is_broken(&self) -> bool;
 
-    /// Lets the PE translate through the tables of `windows`. May sleep.
-    ///
-    /// On error the PE may translate through some of them until it is disconnected.
-    fn connect(&self, dev: &Device, windows: &Windows) -> Result;
+    /// Lets the PE translate through the table of `window`. May sleep. On error it does not.
+    fn connect(&self, dev: &Device, window: &TableWindow) -> Result;
 
-    /// Stops all translation. May sleep, but does not allocate.
+    /// Stops all translation of window `number`. May sleep, but does not allocate.
     ///
     /// Where firmware holds a copy, the caller has withdrawn it. On error the PE may still
-    /// translate through the tables, which have to stay; it is not connected before that is over.
-    fn disconnect(&self, dev: &Device) -> Result;
+    /// translate through the table, which has to stay; it is not connected before that is over.
+    fn disconnect(&self, dev: &Device, number: WindowNumber) -> Result;
 
     /// Makes new TCEs of `window` visible to the PE. Atomic context, with the RCU lock held.
     ///

@@ -41,10 +41,7 @@ use crate::{
         is_in_one_leaf,
         slices, //
     },
-    windows::{
-        TableWindow,
-        Windows, //
-    }, //
+    windows::TableWindow, //
 };
 use core::ops::RangeInclusive;
 use kernel::{
@@ -342,14 +339,14 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
         self.windows.is_broken()
     }
 
-    fn connect(&self, _: &Device, _: &Windows) -> Result {
+    fn connect(&self, _: &Device, _: &TableWindow) -> Result {
         match self.is_broken() {
             true => Err(EIO),
             false => Ok(()),
         }
     }
 
-    fn disconnect(&self, dev: &Device) -> Result {
+    fn disconnect(&self, dev: &Device, _: WindowNumber) -> Result {
         match self.is_broken() {
             true => self.windows.close(dev),
             false => Ok(()),

@@ -9,6 +9,7 @@ mod memory;
 mod paging;
 mod params;
 mod pe;
+mod process;
 mod races;
 mod random;
 mod shutdown;

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The domain of a process: a device uses the addresses of the process with bit 59 set.
+//!
+//! TCE hardware has no PASIDs in its lookup, but two translations for each PE, chosen by bit 59 of
+//! the bus address. A process gets the one with the bit set, for as long as a device is bound to
+//! it, and the DMA API keeps the other one. What is in the tables of the process is the business of
+//! the core's abstraction, which pins memory and maps it before a device uses it.
+
+use crate::{
+    domain::{
+        blocked::Blocked,
+        paging::iova_range,
+        Tce, //
+    },
+    layout::{
+        IobaRange,
+        Layout, //
+    },
+    space::Space, //
+};
+use kernel::{
+    io::PhysAddr,
+    iommu::{
+        self,
+        EndpointCtx,
+        Iova,
+        IovaRange,
+        Pasid,
+        SvaWindow, //
+    },
+    mm::MmWithUser,
+    powerpc::window::{
+        Ioba,
+        PageShift,
+        Tce as Entry,
+        WindowNumber, //
+    },
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The bus addresses that processes can have of a PE, if it has such a window.
+///
+/// A window that begins elsewhere would not do: bit 59 chooses it, whatever firmware says.
+pub(crate) fn addresses(layout: &Layout) -> Option<IovaRange> {
+    const BASE: Ioba = Ioba::new(1 << 59);
+
+    let high = layout.window(WindowNumber::High)?;
+    let range = IobaRange {
+        first: high.base,
+        last: high.last(),
+    };
+    iova_range(range).filter(|_| high.base == BASE)
+}
+
+/// The tables of a process.
+struct Window {
+    space: Arc<Space>,
+    iovas: IovaRange,
+    page: PageShift,
+}
+
+fn ioba_range(range: IovaRange) -> IobaRange {
+    IobaRange {
+        first: Ioba::new(range.first().get()),
+        last: Ioba::new(range.last().get()),
+    }
+}
+
+// SAFETY: A TCE is present only between `set` and `clear`, and `withdraw` returns when no PE uses
+// the cleared ones any more. `protect` replaces a TCE as a whole, and `publish` makes PEs forget
+// the old one.
+unsafe impl SvaWindow for Window {
+    fn iovas(&self) -> IovaRange {
+        self.iovas
+    }
+
+    fn prepare(&self, range: IovaRange) -> Result {
+        self.space.reserve(ioba_range(range), GFP_KERNEL_ACCOUNT)
+    }
+
+    fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result {
+        let first = Entry::from_parts(paddr, true, write);
+        self.space
+            .map(ioba_range(range), first, self.page, GFP_ATOMIC)
+            .map_err(|(e, _)| e)
+    }
+
+    fn get(&self, iova: Iova) -> Option<PhysAddr> {
+        self.space.translate(Ioba::new(iova.get()))
+    }
+
+    fn protect(&self, range: IovaRange, write: bool) -> Result {
+        self.space.protect(ioba_range(range), write)
+    }
+
+    fn publish(&self, range: IovaRange) -> Result {
+        self.space.publish(ioba_range(range))
+    }
+
+    fn clear(&self, range: IovaRange) {
+        self.space.unmap(ioba_range(range));
+    }
+
+    fn withdraw(&self, range: IovaRange) {
+        self.space.withdraw(ioba_range(range));
+    }
+}
+
+/// See the module documentation.
+pub(crate) struct Process(Arc<Window>);
+
+// SAFETY: The PE translates through the tables of the process only while the PASID is set. What is
+// in the tables is pinned and taken out by those who use `window`.
+unsafe impl iommu::SvaOps for Process {
+    type Driver = Tce;
+
+    fn new(ctx: &EndpointCtx<'_, Tce>, _mm: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
+        let layout = ctx.endpoint().pe().layout();
+        let iovas = addresses(&layout).ok_or(EOPNOTSUPP)?;
+        let page = layout.granule();
+        let space = Space::new(layout)?;
+        let window = Window { space, iovas, page };
+        Ok(Ok(Self(Arc::new(window, GFP_KERNEL)?)))
+    }
+
+    fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Tce>, _pasid: Pasid) -> Result {
+        // That no mapping is there now does not mean that none will be.
+        if ctx.dma_mask() >= self.0.iovas.first().get() {
+            return Err(EADDRINUSE);
+        }
+        ctx.endpoint().lend(&self.0.space)
+    }
+
+    fn window(self: Pin<&Self>) -> Option<Arc<dyn SvaWindow>> {
+        Some(self.0.clone())
+    }
+}
+
+// SAFETY: The PE translates through the tables of the process no more. Where OPAL refuses to close
+// the window, what is taken out of the tables is still withdrawn from the PE.
+unsafe impl iommu::BlockPasid for Blocked {
+    fn remove_pasid(ctx: &EndpointCtx<'_, Tce>, _pasid: Pasid) {
+        ctx.endpoint().reclaim();
+    }
+}

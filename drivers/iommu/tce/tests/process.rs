@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A process has the high window of a PE, and the kernel keeps the low one.
+
+use crate::{
+    fake::Model,
+    pe::{
+        Pe,
+        Target, //
+    },
+    space::Space,
+    tests::{
+        clear,
+        ensure,
+        granule,
+        map,
+        range,
+        sweep,
+        unmap,
+        Rig,
+        HIGH,
+        PHYS,
+        READ,
+        WRITE, //
+    }, //
+};
+use kernel::{
+    powerpc::window::Ioba,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// The memory of the process.
+const MINE: u64 = 0x7_4321_0000;
+
+/// A PE in a domain of the kernel, with a mapping of the kernel at the second page, and a process
+/// that is not bound.
+struct Bed<'a> {
+    rig: &'a Rig,
+    pe: Arc<Pe<crate::fake::Fake>>,
+    kernel: Arc<Space>,
+    process: Arc<Space>,
+    granule: u64,
+}
+
+impl<'a> Bed<'a> {
+    fn new(rig: &'a Rig) -> Result<Self> {
+        let (pe, kernel) = rig.attached()?;
+        let granule = granule(&kernel);
+        let process = Space::new(pe.layout()).inspect_err(|_| {
+            rig.leave(&pe);
+        })?;
+        let bed = Self {
+            rig,
+            pe,
+            kernel,
+            process,
+            granule,
+        };
+        map(&bed.kernel, range(granule, granule), PHYS, WRITE).inspect_err(|_| {
+            rig.leave(&bed.pe);
+        })?;
+        Ok(bed)
+    }
+
+    fn lend(&self) -> Result {
+        self.pe.lend(self.rig.dev(), &self.process)
+    }
+
+    fn reclaim(&self) {
+        self.pe.reclaim(self.rig.dev());
+    }
+
+    /// Where the third page of the process is on the bus.
+    fn at(&self) -> u64 {
+        HIGH + 2 * self.granule
+    }
+
+    /// Maps it, as the core's abstraction does.
+    fn fill(&self) -> Result {
+        let page = range(self.at(), self.granule);
+        self.process.reserve(page, GFP_KERNEL)?;
+        map(&self.process, page, MINE, WRITE)
+    }
+
+    fn reaches_kernel(&self) -> bool {
+        self.rig.reaches(self.granule, true) == Some(PHYS)
+    }
+
+    fn reaches_process(&self) -> bool {
+        self.rig.reaches(self.at(), true).is_some()
+    }
+
+    /// Whether the windows are the kernel's again.
+    fn is_over(&self) -> Result {
+        ensure(!self.reaches_process(), "the process is out")?;
+        ensure(self.reaches_kernel(), "the kernel keeps its window")?;
+        let page = range(self.at(), self.granule);
+        map(&self.kernel, page, PHYS + self.granule, WRITE)?;
+        let there = self.rig.reaches(self.at(), true) == Some(PHYS + self.granule);
+        unmap(&self.kernel, page);
+        ensure(there, "the kernel has the other one again")
+    }
+}
+
+/// Runs `f` on every machine with two windows.
+fn on_two(mut f: impl FnMut(&Bed<'_>) -> Result) -> Result {
+    let one_by_one = Model {
+        multi_tce: false,
+        ..Model::PSERIES
+    };
+    for model in [Model::PSERIES, one_by_one, Model::PHB3, Model::PHB4] {
+        let rig = Rig::new(model)?;
+        let bed = Bed::new(&rig)?;
+        f(&bed)?;
+        rig.leave(&bed.pe);
+        ensure(rig.fake.is_as_before(), "the platform has the PE")?;
+        rig.check()?;
+    }
+    Ok(())
+}
+
+#[kunit_tests(tce_process)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_and_the_kernel() -> Result {
+        on_two(|bed| {
+            let Bed { rig, granule, .. } = *bed;
+            bed.lend()?;
+            assert!(bed.pe.process().is_some());
+            assert!(!bed.reaches_process() && bed.reaches_kernel());
+            bed.fill()?;
+            assert_eq!(rig.reaches(bed.at() + 8, true), Some(MINE + 8));
+            // Neither reaches what the other one has, whatever bit 59 is.
+            assert!(rig.reaches(2 * granule, false).is_none());
+            assert!(rig.reaches(HIGH + granule, false).is_none());
+            // Nor does the low window of the process count.
+            map(&bed.process, range(3 * granule, granule), MINE, WRITE)?;
+            assert!(rig.reaches(3 * granule, false).is_none());
+            unmap(&bed.process, range(3 * granule, granule));
+            // The kernel goes on, and gets nothing in the window of the process.
+            map(&bed.kernel, range(4 * granule, granule), PHYS, WRITE)?;
+            assert!(rig.reaches(4 * granule, true).is_some());
+            let high = range(HIGH + 5 * granule, granule);
+            assert!(map(&bed.kernel, high, PHYS, WRITE) == Err(EINVAL));
+            assert!(clear(&bed.kernel, range(bed.at(), granule)).is_none());
+            assert!(bed.reaches_process());
+            unmap(&bed.process, range(bed.at(), granule));
+            assert!(!bed.reaches_process());
+            bed.fill()?;
+            bed.reclaim();
+            assert!(bed.pe.process().is_none());
+            bed.is_over()?;
+            // What is mapped meanwhile is there next time, and nothing else.
+            map(
+                &bed.process,
+                range(HIGH + 6 * granule, granule),
+                MINE,
+                WRITE,
+            )?;
+            unmap(&bed.process, range(bed.at(), granule));
+            bed.lend()?;
+            assert!(!bed.reaches_process());
+            assert!(rig.reaches(HIGH + 6 * granule, true).is_some());
+            bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    #[test]
+    fn permissions_change_in_place() -> Result {
+        on_two(|bed| {
+            bed.lend()?;
+            let page = range(bed.at(), bed.granule);
+            map(&bed.process, page, MINE, READ)?;
+            let writes = || bed.rig.reaches(bed.at(), true).is_some();
+            assert!(bed.rig.reaches(bed.at(), false).is_some() && !writes());
+            for write in [true, false] {
+                bed.process.protect(page, write)?;
+                bed.process.publish(page)?;
+                assert!(writes() == write);
+                assert_eq!(bed.rig.reaches(bed.at(), false), Some(MINE));
+            }
+            let other = range(bed.at() + bed.granule, bed.granule);
+            assert!(bed.process.protect(other, true) == Err(ENOENT));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn one_process_at_a_time() -> Result {
+        on_two(|bed| {
+            bed.lend()?;
+            bed.lend()?;
+            let second = Space::new(bed.pe.layout())?;
+            assert!(bed.pe.lend(bed.rig.dev(), &second) == Err(EUSERS));
+            bed.fill()?;
+            assert!(bed.reaches_process());
+            bed.reclaim();
+            bed.reclaim();
+            bed.pe.lend(bed.rig.dev(), &second)?;
+            assert!(!bed.reaches_process());
+            bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    #[test]
+    fn refused_where_the_kernel_has_mappings() -> Result {
+        on_two(|bed| {
+            let page = range(bed.at(), bed.granule);
+            map(&bed.kernel, page, PHYS, WRITE)?;
+            assert!(bed.lend() == Err(EADDRINUSE));
+            assert!(bed.pe.process().is_none());
+            assert_eq!(bed.rig.reaches(bed.at(), true), Some(PHYS));
+            unmap(&bed.kernel, page);
+            bed.is_over()?;
+            bed.lend()?;
+            bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    #[test]
+    fn refused_elsewhere() -> Result {
+        on_two(|bed| {
+            let rig = bed.rig;
+            let sibling = rig.sibling()?;
+            sibling.join(&bed.pe)?;
+            assert!(bed.lend() == Err(EOPNOTSUPP));
+            sibling.leave(&bed.pe);
+            for target in [Target::Blocked, Target::Platform] {
+                rig.attach(&bed.pe, &target)?;
+                assert!(bed.lend() == Err(EOPNOTSUPP));
+            }
+            rig.attach(&bed.pe, &Target::Paging(&bed.kernel))?;
+            bed.is_over()
+        })?;
+        let other = Rig::named(Model::PHB4, c"tce_kunit_b")?;
+        let (other_pe, foreign) = other.attached()?;
+        let rig = Rig::new(Model::PSERIES)?;
+        let bed = Bed::new(&rig)?;
+        assert!(bed.pe.lend(rig.dev(), &foreign) == Err(EINVAL));
+        bed.is_over()?;
+        rig.leave(&bed.pe);
+        other.leave(&other_pe);
+        let rig = Rig::new(Model {
+            ddw: false,
+            ..Model::PSERIES
+        })?;
+        let bed = Bed::new(&rig)?;
+        assert!(bed.lend() == Err(EOPNOTSUPP));
+        rig.leave(&bed.pe);
+        Ok(())
+    }
+
+    // A reset blocks the device, an administrator changes its domain, a cable is pulled.
+    #[test]
+    fn the_process_loses_the_window_with_the_domain() -> Result {
+        on_two(|bed| {
+            let rig = bed.rig;
+            bed.fill()?;
+            let other = Space::new(bed.pe.layout())?;
+            for target in [Target::Blocked, Target::Platform, Target::Paging(&other)] {
+                bed.lend()?;
+                assert!(bed.reaches_process());
+                rig.attach(&bed.pe, &target)?;
+                assert!(!bed.reaches_process() && bed.pe.process().is_none());
+                bed.reclaim();
+                rig.attach(&bed.pe, &Target::Paging(&bed.kernel))?;
+                bed.is_over()?;
+            }
+            bed.lend()?;
+            Ok(())
+        })
+    }
+
+    // Whichever call fails, either nothing has changed or the process is out in the end.
+    #[test]
+    fn firmware_refuses_once() -> Result {
+        sweep(|rig, n| {
+            let Ok(bed) = Bed::new(rig) else {
+                return Ok(true);
+            };
+            let result = (|| {
+                if bed.pe.layout().windows().count() < 2 {
+                    return Ok(false);
+                }
+                bed.fill()?;
+                rig.fake.fail_at(n.into());
+                let lent = bed.lend();
+                if lent.is_ok() {
+                    bed.reclaim();
+                }
+                let failed = rig.fake.has_failed();
+                rig.fake.fail_never();
+                ensure(lent.is_ok() || failed, "it fails with the call only")?;
+                if lent.is_err() {
+                    ensure(!bed.reaches_process(), "a process that is not bound is out")?;
+                }
+                ensure(bed.reaches_kernel(), "the kernel keeps its window")?;
+                // What is unmapped is gone even where the window could not be closed.
+                unmap(&bed.process, range(bed.at(), bed.granule));
+                ensure(!bed.reaches_process(), "what is unmapped is gone")?;
+                Ok(failed)
+            })();
+            rig.leave(&bed.pe);
+            ensure(rig.fake.is_as_before(), "the platform has the PE")?;
+            result
+        })
+    }
+
+    // A PE that was removed: the tables that its PHB may walk stay.
+    #[test]
+    fn firmware_is_gone() -> Result {
+        for model in [Model::PSERIES, Model::PHB4] {
+            let rig = Rig::new(model)?;
+            let bed = Bed::new(&rig)?;
+            bed.fill()?;
+            bed.lend()?;
+            rig.fake.fail_from(0);
+            bed.reclaim();
+            rig.leave(&bed.pe);
+            let process = bed.process.clone();
+            drop(bed);
+            unmap(&process, range(HIGH, 1 << 20));
+            drop(process);
+            // The fake walks the tables: with KASAN this tells.
+            rig.fake.dma(Ioba::new(HIGH), false);
+        }
+        Ok(())
+    }
+}
