@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The sample for shared virtual addressing, with IOMMU drivers of all kinds.
+"""The samples for shared virtual addressing, with IOMMU drivers of all kinds.
 
-TCE hardware has no PASIDs. Intel's IOMMU has them, in QEMU too, and its driver
-is written in C.
+TCE hardware has no PASIDs, but a window for one process. Intel's IOMMU has
+PASIDs, in QEMU too, and its driver is written in C.
 """
 
 import re
@@ -73,14 +73,51 @@ def no_iommu(bench):
     return _said(bench.guest.check_log(), bench.bdf("testdev"), _NO_IOMMU)
 
 
-def no_pasids(bench):
-    """With the TCE driver it says that there are no PASIDs."""
+def forbidden(bench):
+    """With the TCE driver, and process windows forbidden, it says that there are no PASIDs."""
     bdf = bench.bdf("testdev")
     bench.guest.run("load tce_iommu")
     _unbind(bench, bdf)
     bench.guest.run(f"for try in $(seq 100); do case $(type_of {bdf}) in DMA*) break;; esac; usleep 20000; done; "
                     f"bind {bdf} {_DRIVER}")
     return _said(bench.guest.check_log(), bdf, _NO_PASIDS)
+
+
+def copied(bench):
+    """edu copies between two places of a process, by its addresses."""
+    bdf = bench.bdf("edu")
+    bench.guest.run(f"load tce_iommu; load rust_sva_copy; bind {bdf} rust_sva_copy")
+    said = {bench.guest.run("svacopy", 60) for _ in range(3)}
+    expect(len(said) == 1, f"{said}")
+    bench.guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
+    return said.pop()
+
+
+def isolated(bench):
+    """edu reaches what was prefaulted for it, and nothing else of a process."""
+    bdf = bench.bdf("edu")
+    bench.guest.run(f"load tce_iommu; load tce_hold; bind {bdf} tce_hold")
+    said = bench.guest.run(f"svacheck {bdf}", 240)
+    bench.guest.run(f"unbind {bdf}; rmmod tce_hold")
+    locked = bench.guest.run("cat /proc/self/status | grep VmLck")
+    expect(locked.split()[1] == "0", locked)
+    return said
+
+
+def who_has_it(bench):
+    """debugfs says which process has the window of a device, as long as it has it."""
+    bdf = bench.bdf("edu")
+    windows = f"{steps.DEBUGFS}/$(group_of {bdf})/windows"
+    bench.guest.run(f"load tce_hold; bind {bdf} tce_hold")
+    bench.guest.run("head -c 24 /dev/zero >/dev/tce-hold & echo $! >/tmp/holder")
+    pid = bench.guest.run("cat /tmp/holder")
+    said = bench.guest.run(f"for try in $(seq 200); do grep process {windows} && break; usleep 50000; done")
+    expect(said == f"window 1 belongs to process {pid}", f"{said!r}, and the process is {pid}")
+    bench.guest.run(f"kill {pid}; for try in $(seq 200); do [ -e /proc/{pid} ] || break; usleep 50000; done")
+    left = bench.guest.try_run(f"grep process {windows}")[1]
+    expect(not left, left)
+    bench.guest.run(f"unbind {bdf}; rmmod tce_hold")
+    return said
 
 
 # -- Intel -----------------------------------------------------------------
@@ -142,7 +179,7 @@ def no_support(bench):
 
 
 def _tce(machine):
-    return Scenario("sva", "modern-debug-64k", machine, ("testdev",), (no_iommu, no_pasids, steps.log_clean))
+    return Scenario("sva", "modern-debug-64k", machine, ("edu",), (copied, isolated, who_has_it, steps.log_clean))
 
 
 def _intel(name, test_steps, more=(), **others):
@@ -154,6 +191,8 @@ def _intel(name, test_steps, more=(), **others):
 # A bus that the IOMMU does not see.
 _BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypass_iommu=on",
            "-device", "pcie-root-port,id=root,bus=beyond,addr=0,chassis=1", "-device", "pci-testdev,bus=root")
-SCENARIOS = [_tce("pseries"), _tce("powernv10"),
+SCENARIOS = [Scenario("sva-none", "modern-debug-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
+                      append="tce_iommu.process_windows=0"),
+             _tce("pseries"), _tce("powernv10"),
              _intel("sva", (one_process, exit_and_unbind, refusals), _BEYOND, coherent=True),
              _intel("sva-off", (no_support,))]
