@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0
 """Chooses scenarios and runs them, two boots at a time."""
 
+import importlib
+import pkgutil
 from concurrent.futures import ThreadPoolExecutor
 
-from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, traps
+from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, tests, traps
 from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
-from .tests import (bench, dma_api, eeh, hostile, hotplug, iommufd, kdump, kexec, kunit, kvm, legacy, life, machines, masks, order,
-                    resets, soak as soaking, sriov, state, sva, takeover, tour, trace, vfio)
+from .tests import soak as soaking, tour
 
 BOOTS_AT_ONCE = 2
 
 
 def scenarios(everything, only):
     """The scenarios of `make check` or `make check-all`."""
-    chosen = [*tour.SCENARIOS, *kunit.SCENARIOS, *dma_api.SCENARIOS, *life.SCENARIOS, *takeover.SCENARIOS,
-              *order.SCENARIOS, *hotplug.SCENARIOS, *resets.SCENARIOS, *eeh.SCENARIOS, *sriov.SCENARIOS, *kexec.SCENARIOS, *kdump.SCENARIOS,
-              *machines.SCENARIOS, *masks.SCENARIOS, *soaking.SCENARIOS, *state.SCENARIOS, *trace.SCENARIOS,
-              *bench.SCENARIOS, *legacy.SCENARIOS, *vfio.SCENARIOS,
-              *iommufd.SCENARIOS, *hostile.SCENARIOS, *kvm.SCENARIOS, *sva.SCENARIOS]
+    files = [importlib.import_module(f"{tests.__name__}.{file.name}") for file in pkgutil.iter_modules(tests.__path__)]
+    chosen = [one for file in files for one in file.SCENARIOS]
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
 
