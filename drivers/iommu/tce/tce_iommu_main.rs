@@ -13,7 +13,7 @@
 //! * [`windows`]: the windows of a domain with their tables, as the hot path wants them;
 //! * [`stats`]: counts of what costs time;
 //! * [`ownership`]: who maps the DMA of a PE's devices;
-//! * [`trace`]: tracepoints;
+//! * [`trace`]: the tracepoints;
 //! * [`firmware`]: the hypervisor and OPAL behind one trait;
 //! * [`machine`]: the firmware of a device;
 //! * [`bonds`]: the PEs of a domain, as map and unmap read them;

@@ -208,7 +208,7 @@ mod tests {
 
     fn locked_pages(mm: &MmWithUser) -> usize {
         // SAFETY: The address space is valid, and nobody else uses it.
-        unsafe { (*mm.as_raw()).__bindgen_anon_1.locked_vm as usize }
+        unsafe { (*mm.as_raw()).__bindgen_anon_1.locked_vm }
     }
 
     const READS: u64 = PRESENT | VISIBLE;

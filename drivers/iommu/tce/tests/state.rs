@@ -23,7 +23,6 @@ use crate::{
     }, //
 };
 use kernel::{
-    fmt,
     powerpc::window::Ioba,
     prelude::*,
     str::CString, //
