@@ -32,7 +32,15 @@ def plug_disk(guest, number, bus, image):
     if all(known.get("node-name") != node for known in guest.qmp("query-named-block-nodes")):
         guest.qmp("blockdev-add", **{"node-name": node, "driver": "raw",
                                      "file": {"driver": "file", "filename": str(image)}})
-    guest.qmp("device_add", driver="nvme", id=f"dev{number}", serial=node, drive=node, bus=bus)
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            return guest.qmp("device_add", driver="nvme", id=f"dev{number}", serial=node, drive=node, bus=bus)
+        except GuestError as refused:
+            # A device lets go of its image a moment after it has gone.
+            if "Permission conflict" not in str(refused) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def cell(guest, node, name):

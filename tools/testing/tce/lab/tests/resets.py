@@ -110,9 +110,9 @@ _ALONE = (watched, disk, steps.dmesg_clean)
 SCENARIOS = [
     *_each("reset-dma", (_in("DMA"), *_ALONE, vfio)),
     *_each("reset-platform", (_in(*PLATFORM), *_ALONE, vfio), append=_PASS),
-    *_each("reset-lazy", (_in("DMA-FQ"), *_ALONE), machines=("powernv10",), append="iommu.strict=0"),
+    *_each("reset-lazy", (_in("DMA-FQ"), *_ALONE), machines=("powernv10",), append="iommu.strict=0", only_all=True),
     *_each("reset-shared", (_in("DMA"), neighbours, steps.dmesg_clean, vfio), together=True),
-    *_each("reset-shared-platform", (_in(*PLATFORM), neighbours, steps.dmesg_clean), together=True, append=_PASS),
+    *_each("reset-shared-platform", (_in(*PLATFORM), neighbours, steps.dmesg_clean), together=True, append=_PASS, only_all=True),
     *_each("reset-dma", (_in("DMA"), watched, disk_long, steps.dmesg_clean, vfio_long), flavour="modern-debug-64k", only_all=True),
     *_each("reset-platform", (_in(*PLATFORM), watched, disk_long, steps.dmesg_clean, vfio_long), flavour="modern-debug-64k",
            append=_PASS, only_all=True),
