@@ -58,7 +58,8 @@ def _hold(bench, is_modern):
                                "grep -q ready /tmp/held && break; usleep 50000; done; cat /tmp/held")
         expect("ready" in said, f"nothing is held: {said}")
     else:
-        said = bench.guest.run(f"load binder; bind {bdf} binder; echo 1 >/sys/bus/pci/devices/{bdf}/enable; dmesg | grep -o 'holds .*'")
+        said = bench.guest.run(f"unbind {bdf}; echo 1 >/sys/bus/pci/devices/{bdf}/enable && load binder && bind {bdf} binder && "
+                              "dmesg | grep -o 'holds .*'")
     return [int(word, 16) for word in re.findall(r"^(?:held|holds) (\w+)$", said, re.M)]
 
 
