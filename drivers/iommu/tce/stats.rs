@@ -14,8 +14,8 @@ use kernel::{
     }, //
 };
 
-/// What is counted: what costs time, each call once, but not that the hypervisor was busy. What else an administrator wants to know
-/// follows from these, see [`Counts`].
+/// What is counted: what costs time, each call once, but not that the hypervisor was busy. What
+/// else an administrator wants to know follows from these, see [`Counts`].
 #[derive(Clone, Copy)]
 pub(crate) enum Event {
     /// `H_PUT_TCE` that publishes a TCE.

@@ -26,6 +26,7 @@
 #define BATCH	4000		/* operations between two looks */
 #define ARENA	(16ul << 20)
 #define KEPT	64
+#define MOST	4096		/* pages in a range, as a rule */
 
 static const uint64_t starts[] = {
 	0, 0x1000000, 0x3fff0000, 0x80000000, 0xffff0000, 1ull << 40, 0x800000000000000,
@@ -92,7 +93,7 @@ static uint64_t some_length(struct thread *t)
 {
 	if (once_in(t, 32))
 		return next(t) >> below(t, 64);
-	return page * (once_in(t, 16) ? below(t, 4096) : 1 + below(t, 32));
+	return page * (once_in(t, 16) ? below(t, MOST) : 1 + below(t, 32));
 }
 
 static uint64_t some_memory(struct thread *t)
@@ -390,7 +391,7 @@ static int look(void)
 	space_close(&space);
 	for (unsigned long i = 0; i < page; i++)
 		if (canary[i] != 0xa5) {
-			puts("FAIL memory that was never mapped has changed");
+			printf("FAIL memory that was never mapped has %#x at %lu\n", canary[i], i);
 			return 1;
 		}
 	return reached;
@@ -419,10 +420,12 @@ int main(int argc, char **argv)
 	snprintf(cdev, sizeof(cdev), "/dev/vfio/devices/%s", strrchr(found.gl_pathv[0], '/') + 1);
 
 	page = sysconf(_SC_PAGESIZE);
-	arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	canary = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (arena == MAP_FAILED || canary == MAP_FAILED)
+	/* What reaches past the end of the arena reaches nothing */
+	canary = mmap(NULL, page + ARENA + page * MOST, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+		      -1, 0);
+	if (canary == MAP_FAILED || mprotect(canary, page + ARENA, PROT_READ | PROT_WRITE))
 		err(1, "mmap");
+	arena = canary + page;
 	memset(canary, 0xa5, page);
 	while (done < operations) {
 		for (int i = 0; i < THREADS; i++) {

@@ -21,6 +21,8 @@ _EXCEPT = {
     # As the code around it
     "arch/powerpc/[^:]*": ("PARENTHESIS_ALIGNMENT", "PREFER_KERNEL_TYPES"),
     "drivers/iommu/dma-iommu.c": ("PARENTHESIS_ALIGNMENT",),
+    # As events are written everywhere
+    "include/trace/events/[^:]*": ("PARENTHESIS_ALIGNMENT", "OPEN_ENDED_LINE"),
     # linux/mmzone.h includes asm/mmzone.h with NUMA only
     "rust/bindings/bindings_helper.h": ("INCLUDE_LINUX",),
     "rust/helpers/powerpc.c": ("INCLUDE_LINUX",),
