@@ -49,7 +49,14 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::Arc, //
+    str::CString,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// Every machine that differs for the driver.
@@ -132,6 +139,15 @@ fn ensure(cond: bool, what: &str) -> Result {
     Err(EPROTO)
 }
 
+/// A device with a name that no other has: a test that fails leaves its own behind.
+fn new_device() -> Result<faux::Registration> {
+    static NUMBER: Atomic<u32> = Atomic::new(0);
+
+    let number = NUMBER.fetch_add(1, Relaxed);
+    let name = CString::try_from_fmt(fmt!("tce_kunit.{number}"))?;
+    faux::Registration::new(&name, None)
+}
+
 /// A PE with one device, and the firmware below it.
 struct Rig {
     model: Model,
@@ -142,17 +158,12 @@ struct Rig {
 
 impl Rig {
     fn new(model: Model) -> Result<Self> {
-        Self::named(model, c"tce_kunit")
-    }
-
-    /// Like `new`, for a test that needs two at a time.
-    fn named(model: Model, name: &CStr) -> Result<Self> {
         let max_page = if model.small_pages {
             PageShift::SHIFT_4K
         } else {
             cpu_page_shift()?
         };
-        let (dev, fake) = (faux::Registration::new(name, None)?, Fake::new(model)?);
+        let (dev, fake) = (new_device()?, Fake::new(model)?);
         fake.add_device(dev.as_ref().as_ref())?;
         Ok(Self {
             model,
@@ -173,12 +184,7 @@ impl Rig {
 
     /// Another device of the PE.
     fn sibling(&self) -> Result<Sibling<'_>> {
-        self.named_sibling(c"tce_kunit_sibling")
-    }
-
-    /// Like `sibling`, for a test that needs two at a time.
-    fn named_sibling(&self, name: &CStr) -> Result<Sibling<'_>> {
-        let dev = faux::Registration::new(name, None)?;
+        let dev = new_device()?;
         self.fake.add_device(dev.as_ref().as_ref())?;
         Ok(Sibling { rig: self, dev })
     }

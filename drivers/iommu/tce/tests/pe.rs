@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn two_pes_share_a_domain() -> Result {
         on_all(|a| {
-            let b = &Rig::named(a.model, c"tce_kunit_b")?;
+            let b = &Rig::new(a.model)?;
             let (pe_a, space) = a.attached()?;
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
@@ -265,7 +265,7 @@ mod tests {
     // A domain for other windows is refused, and the old one stays.
     #[test]
     fn incompatible() -> Result {
-        let other = Rig::named(Model::PHB4, c"tce_kunit_b")?;
+        let other = Rig::new(Model::PHB4)?;
         let (_pe, foreign) = other.attached()?;
         let rig = Rig::new(Model::PSERIES)?;
         let (pe, space) = rig.attached()?;
@@ -393,7 +393,7 @@ mod tests {
     fn foreign_driver_keeps_the_pe() -> Result {
         on_all(|rig| {
             let sibling = rig.sibling()?;
-            let third = rig.named_sibling(c"tce_kunit_third")?;
+            let third = rig.sibling()?;
             let pe = rig.start(Start::Platform)?;
             rig.join(&pe)?;
             let space = Space::new(pe.layout())?;

@@ -238,7 +238,7 @@ mod tests {
             rig.attach(&bed.pe, &Target::Paging(&bed.kernel))?;
             bed.is_over()
         })?;
-        let other = Rig::named(Model::PHB4, c"tce_kunit_b")?;
+        let other = Rig::new(Model::PHB4)?;
         let (other_pe, foreign) = other.attached()?;
         let rig = Rig::new(Model::PSERIES)?;
         let bed = Bed::new(&rig)?;

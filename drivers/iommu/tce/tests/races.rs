@@ -119,7 +119,7 @@ mod tests {
             let granule = granule(&space);
             let (first, second) = (range(granule, granule), range(20 * granule, granule));
             map(&space, first, PHYS, WRITE)?;
-            let newcomer = Rig::named(rig.model, c"tce_kunit_b")?;
+            let newcomer = Rig::new(rig.model)?;
             let pe = newcomer.pe()?;
 
             let papr = space.layout().holds_copy();
@@ -267,7 +267,7 @@ mod tests {
     fn all_at_once() -> Result {
         on_all(|rig| {
             let (pe, space) = rig.attached()?;
-            let second = Arc::new(Rig::named(rig.model, c"tce_kunit_b")?, GFP_KERNEL)?;
+            let second = Arc::new(Rig::new(rig.model)?, GFP_KERNEL)?;
             let second_pe = second.pe()?;
             let wrong = Arc::new(Atomic::new(0), GFP_KERNEL)?;
             let mut users = KVec::new();

@@ -78,7 +78,7 @@ mod tests {
     // No two pages can share a line.
     #[test]
     fn a_reading_has_an_end() -> Result {
-        let rig = Rig::new(Model::PSERIES)?;
+        let rig = Rig::new(Model::PHB4)?;
         let (_pe, space) = rig.attached()?;
         let page = granule(&space);
         for n in 0..513 {
@@ -115,9 +115,10 @@ mod tests {
             let page = granule(&space);
             let (calls, kills) = (rig.fake.hcalls(), rig.fake.kills());
             let before = pe.stats().read();
-            // In one leaf, across leaves, and large.
-            for pages in [1, 3, 600] {
-                let at = range(1000 * page, pages * page);
+            // In one leaf, across leaves if they are small, and large. The smallest window has
+            // 16 MiB.
+            for bytes in [page, 3 * page, (600 * page).min(8 << 20)] {
+                let at = range((2 << 20) - page, bytes);
                 map(&space, at, PHYS, WRITE)?;
                 unmap(&space, at);
             }

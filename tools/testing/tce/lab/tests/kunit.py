@@ -46,7 +46,7 @@ def sample(bench):
 def _suites(machine, flavour="modern-debug-64k", **more):
     # The drivers that the suites bring map memory which is nobody's, and are made to lie about it.
     return Scenario("kunit", flavour, machine, ("testdev",), (built_in, driver, sample, steps.dmesg_clean),
-                    append="kunit.enable=1 kunit.autorun=1 iommu.debug_pagealloc=0", **more)
+                    append="log_buf_len=16M kunit.enable=1 kunit.autorun=1 iommu.debug_pagealloc=0", **more)
 
 
 # The suites are the same everywhere, so one is enough for every day.
