@@ -113,6 +113,14 @@ impl Space {
         )
     }
 
+    /// Makes an empty address space for a process: nothing can be mapped in the low window, which
+    /// stays the kernel's. May sleep.
+    pub(crate) fn for_process(layout: Layout) -> Result<Arc<Self>> {
+        let space = Self::new(layout)?;
+        space.windows.low().hide();
+        Ok(space)
+    }
+
     /// The windows that the tables are made for.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout

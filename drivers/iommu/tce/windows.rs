@@ -176,6 +176,11 @@ impl Windows {
         [Some(&self.low), self.high.as_ref()].into_iter().flatten()
     }
 
+    /// The window that every device reaches.
+    pub(crate) fn low(&self) -> &TableWindow {
+        &self.low
+    }
+
     /// The window for 64-bit devices beside the low one, if there is one.
     pub(crate) fn high(&self) -> Option<&TableWindow> {
         self.high.as_ref()

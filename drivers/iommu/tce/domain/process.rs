@@ -120,7 +120,7 @@ unsafe impl iommu::SvaOps for Process {
         let layout = ctx.endpoint().pe().layout();
         let iovas = addresses(&layout).ok_or(EOPNOTSUPP)?;
         let page = layout.granule();
-        let space = Space::new(layout)?;
+        let space = Space::for_process(layout)?;
         let window = Window { space, iovas, page };
         Ok(Ok(Self(Arc::new(window, GFP_KERNEL)?)))
     }

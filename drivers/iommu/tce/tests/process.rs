@@ -47,7 +47,7 @@ impl<'a> Bed<'a> {
     fn new(rig: &'a Rig) -> Result<Self> {
         let (pe, kernel) = rig.attached()?;
         let granule = granule(&kernel);
-        let process = Space::new(pe.layout()).inspect_err(|_| {
+        let process = Space::for_process(pe.layout()).inspect_err(|_| {
             rig.leave(&pe);
         })?;
         let bed = Self {
@@ -136,10 +136,10 @@ mod tests {
             // Neither reaches what the other one has, whatever bit 59 is.
             assert!(rig.reaches(2 * granule, false).is_none());
             assert!(rig.reaches(HIGH + granule, false).is_none());
-            // Nor does the low window of the process count.
-            map(&bed.process, range(3 * granule, granule), MINE, WRITE)?;
+            // Nor does a process have the low window.
+            let low = range(3 * granule, granule);
+            assert!(map(&bed.process, low, MINE, WRITE) == Err(EINVAL));
             assert!(rig.reaches(3 * granule, false).is_none());
-            unmap(&bed.process, range(3 * granule, granule));
             // The kernel goes on, and gets nothing in the window of the process.
             map(&bed.kernel, range(4 * granule, granule), PHYS, WRITE)?;
             assert!(rig.reaches(4 * granule, true).is_some());
