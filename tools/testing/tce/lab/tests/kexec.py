@@ -83,7 +83,7 @@ def _start(bench, word):
     expect(not trouble_in(said), f"the kernel that went: {trouble_in(said)[:3]}")
     late = [hex(iova) for iova, last in writer.last.items() if last > began]
     expect(not late, f"after the start of {flavour} the testdev reaches {', '.join(late)}")
-    return f"{len(held)} mappings, {writer.writes} writes"
+    return f"{len(held)} mappings, {writer.writes} writes" + ", until a reset took its registers away" * writer.silent
 
 
 def to_modern(bench):
