@@ -15,11 +15,6 @@
 //! [`SvaOps`]: super::SvaOps
 //! [`BlockPasid`]: super::BlockPasid
 
-use super::{
-    sva_domain::SvaDomain,
-    sva_mirror::Mirror,
-    Group, //
-};
 pub use super::{
     sva_bound::while_bound,
     sva_error::{
@@ -31,6 +26,11 @@ pub use super::{
         Prefault, //
     },
     Pasid, //
+};
+use super::{
+    sva_domain::SvaDomain,
+    sva_mirror::Mirror,
+    Group, //
 };
 use crate::{
     bindings,
