@@ -3,8 +3,8 @@
 //! KUnit tests of the TCE driver.
 //!
 //! This crate has the modules of the driver, all but the take-over of PCI devices, unchanged, on
-//! top of a firmware that is stricter than any emulator. It needs no POWER machine: with KASAN it is
-//! best run on another.
+//! top of a firmware that is stricter than any emulator. It needs no POWER machine: with KASAN it
+//! is best run on another.
 
 mod bonds;
 mod debugfs;

@@ -129,8 +129,6 @@ enum Fail {
     At(u64),
     /// The one with this number and all after it, as when the PE was removed.
     From(u64),
-    /// Those that clear TCEs.
-    Clears,
     /// Those that clear more than one TCE.
     Stuffs,
     /// As many changes of TCEs: the hypervisor is busy.
@@ -373,11 +371,6 @@ impl Fake {
         self.fail(Fail::From(n));
     }
 
-    /// Makes all calls fail that clear TCEs.
-    pub(crate) fn fail_clears(&self) {
-        self.fail(Fail::Clears);
-    }
-
     /// Makes all calls fail that clear more than one TCE.
     pub(crate) fn fail_stuffs(&self) {
         self.fail(Fail::Stuffs);
@@ -579,7 +572,7 @@ impl Fake {
         let now = state.calls;
         state.calls += 1;
         match state.fail {
-            Fail::Never | Fail::Clears | Fail::Stuffs | Fail::Busy(_) => false,
+            Fail::Never | Fail::Stuffs | Fail::Busy(_) => false,
             Fail::At(n) => now == n,
             Fail::From(n) => now >= n,
             Fail::Freeze(n) => {
@@ -623,7 +616,6 @@ impl Fake {
             }
         }
         let mut fails = Self::call(&mut state);
-        fails |= matches!((state.fail, event), (Fail::Clears, Event::Clear(_)));
         fails |= matches!((state.fail, event), (Fail::Stuffs, Event::Clear(_)) if n > 1);
         if state.platform {
             state.sins += 1;
