@@ -15,14 +15,16 @@ def make_command(env, objects, kind=arch.POWERPC):
             "KBUILD_BUILD_USER=tce", "KBUILD_BUILD_HOST=lab", f"-j{env.jobs}"]
 
 
+def kin(flavour):
+    """What flavours must have in common to share any object; sorts."""
+    return sorted({"debug", "4k", "64k"} & set(flavour.split("-")))
+
+
 def _donor(env, flavour):
     """A built flavour that shares most objects with this one: compiling starts
     from a copy of it, because make only redoes what the configuration changes."""
     def likeness(other):
-        mine, theirs = set(flavour.split("-")), set(other.split("-"))
-        if ("debug" in mine) != ("debug" in theirs) or mine & {"4k", "64k"} != theirs & {"4k", "64k"}:
-            return 0
-        return len(mine & theirs)
+        return len(set(flavour.split("-")) & set(other.split("-"))) if kin(flavour) == kin(other) else 0
     built = [path.parent for path in env.objects(flavour).parent.glob("*/.built")]
     best = max(built, key=lambda path: likeness(path.name), default=None)
     return best if best and likeness(best.name) else None

@@ -43,6 +43,8 @@ def elapsed(seconds):
 class Progress:
     """A long job: a running clock on a terminal, a line a minute elsewhere."""
 
+    _running = []       # on a terminal they share the last line
+
     def __init__(self, title):
         self.title = title
         self.note = ""
@@ -53,15 +55,24 @@ class Progress:
     def _show(self):
         tty = sys.stdout.isatty()
         while not self._stop.wait(1 if tty else 60):
-            text = f"[{elapsed(time.monotonic() - self.start):>5}] {self.title} ... {self.note}"
             with _lock:
-                print("\r\033[K" + text if tty else _prefix + text, end="" if tty else "\n", flush=True)
+                if tty:
+                    print("\r\033[K" + "  ".join(map(str, self._running)), end="", flush=True)
+                else:
+                    print(f"{_prefix}{self}", flush=True)
+
+    def __str__(self):
+        return f"[{elapsed(time.monotonic() - self.start):>5}] {self.title} ... {self.note}"
 
     def __enter__(self):
+        with _lock:
+            self._running.append(self)
         self._thread.start()
         return self
 
     def __exit__(self, kind, *_):
+        with _lock:
+            self._running.remove(self)
         self._stop.set()
         self._thread.join()
         clear = "\r\033[K" if sys.stdout.isatty() else ""

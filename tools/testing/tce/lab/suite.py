@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Chooses scenarios and runs them, two boots at a time."""
+"""Chooses scenarios and checks and runs them, some at a time."""
 
 import importlib
 import pkgutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
 
 from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, tests, traps
+from .env import default_jobs
 from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
 from .tests import soak as soaking, tour
 
-BOOTS_AT_ONCE = 2
+# Guests sleep through resets and grace periods: two for each CPU keep it at work.
+BOOTS_AT_ONCE = min(2 * default_jobs(), 8)
 
 
 def scenarios(everything, only):
@@ -20,11 +24,16 @@ def scenarios(everything, only):
     return [one for one in chosen if (everything or not one.only_all) and only in one.label]
 
 
-def run_scenarios(env, chosen, report, objects):
-    """Runs scenarios whose kernels are built."""
-    with ThreadPoolExecutor(BOOTS_AT_ONCE) as pool:
-        for done in [pool.submit(scenario.run, env, one, objects[one.flavour], report) for one in chosen]:
+def _all_of(jobs, at_once):
+    """Runs jobs, so many at once, in the order given; the first that fails fails all."""
+    with ThreadPoolExecutor(at_once) as pool:
+        for done in [pool.submit(job) for job in jobs]:
             done.result()
+
+
+def run_scenarios(env, chosen, report, objects, first=()):
+    """Runs scenarios whose kernels are built, beside other jobs that are begun first."""
+    _all_of([*first, *(partial(scenario.run, env, one, objects[one.flavour], report) for one in chosen)], BOOTS_AT_ONCE)
 
 
 def build(env, flavours, given):
@@ -33,8 +42,14 @@ def build(env, flavours, given):
     # Always: a patch that does not apply or a file that clashes must show.
     tree = source.prepare(env)
     # modern first: the others start from a copy of what they share with it.
-    for flavour in sorted(set(flavours) - set(given), key=lambda name: (name.count("-"), "modern" not in name, name)):
-        objects[flavour] = kernel.build(env, tree, flavour)
+    wanted = sorted(set(flavours) - set(given), key=lambda name: (name.count("-"), "modern" not in name, name))
+
+    def build_kin(kin):
+        for flavour in kin:
+            objects[flavour] = kernel.build(env, tree, flavour)
+
+    # Much of a build is one rustc: two builds that share nothing go side by side.
+    _all_of([partial(build_kin, list(kin)) for _, kin in groupby(sorted(wanted, key=kernel.kin), kernel.kin)], 2)
     return objects
 
 
@@ -52,8 +67,8 @@ def check(env, everything, only, given):
         raise Fail(f"{where} with {only!r} in the name")
     objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
-    static.run(env, checks, objects, report)
-    run_scenarios(env, scenario.with_disk(env, chosen, report), report, objects)
+    run_scenarios(env, scenario.with_disk(env, chosen, report), report, objects,
+                  [partial(static.run, env, checks, objects, report)])
     if slowest:
         slow.run(env, only, report)
     return report.finish()
