@@ -11,7 +11,7 @@
 
 #include <linux/iommu.h>
 #include <linux/tracepoint.h>
-#include <asm/iommu.h>
+#include <asm/iommu-tce.h>
 
 /* The windows of a PE change hands: to the platform, or to the driver */
 TRACE_EVENT(tce_owner,

@@ -2,7 +2,7 @@
 
 //! What an IOMMU driver needs of `arch/powerpc`: the windows of a PE.
 //!
-//! C header: [`arch/powerpc/include/asm/iommu.h`](srctree/arch/powerpc/include/asm/iommu.h)
+//! C header: [`arch/powerpc/include/asm/iommu-tce.h`](srctree/arch/powerpc/include/asm/iommu-tce.h)
 
 use crate::{
     bindings,
@@ -94,7 +94,7 @@ impl TableGroup {
         let tg = table_group(dev)?;
 
         // SAFETY: The group is valid while `dev` is not released.
-        let Some(ops) = (unsafe { (*tg.as_ptr()).ops.as_ref() }) else {
+        let Some(ops) = (unsafe { (*tg.as_ptr()).tce_ops.as_ref() }) else {
             return Err(ENODEV);
         };
 
@@ -146,9 +146,9 @@ impl TableGroup {
         }
     }
 
-    fn ops(&self) -> &bindings::iommu_table_group_ops {
+    fn ops(&self) -> &bindings::iommu_tce_ops {
         // SAFETY: By the type invariant the group is valid and has operations, which are static.
-        unsafe { &*(*self.0.as_ptr()).ops }
+        unsafe { &*(*self.0.as_ptr()).tce_ops }
     }
 
     /// Asks the firmware what the PE has and what may be opened.

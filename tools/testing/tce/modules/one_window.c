@@ -7,7 +7,7 @@
 #include <linux/module.h>
 #include <linux/of.h>
 #include <linux/pci.h>
-#include <asm/iommu.h>
+#include <asm/iommu-tce.h>
 #include <asm/pci-bridge.h>
 #include <asm/ppc-pci.h>
 #include <asm/rtas.h>
@@ -16,7 +16,8 @@
 #define PAGE_4K		12
 #define SIZE_256M	28
 
-static struct iommu_table_group_ops *real, narrow;
+static const struct iommu_tce_ops *real;
+static struct iommu_tce_ops narrow;
 static struct iommu_table_group *table_group;
 
 static int take_window(struct pci_dev *pdev)
@@ -61,10 +62,10 @@ static int __init one_window_init(void)
 	ret = take_window(pdev);
 	if (ret)
 		goto out;
-	real = table_group->ops;
+	real = table_group->tce_ops;
 	narrow = *real;
 	narrow.set_platform = narrow_set_platform;
-	table_group->ops = &narrow;
+	table_group->tce_ops = &narrow;
 out:
 	pci_dev_put(pdev);
 	return ret;
@@ -73,7 +74,7 @@ module_init(one_window_init);
 
 static void __exit one_window_exit(void)
 {
-	table_group->ops = real;
+	table_group->tce_ops = real;
 }
 module_exit(one_window_exit);
 

@@ -7,14 +7,15 @@
 #include <linux/iommu.h>
 #include <linux/module.h>
 #include <linux/pci.h>
-#include <asm/iommu.h>
+#include <asm/iommu-tce.h>
 #include <asm/pci-bridge.h>
 
 static unsigned int ms = 50;
 module_param(ms, uint, 0644);
 MODULE_PARM_DESC(ms, "how much longer");
 
-static struct iommu_table_group_ops *real, slow;
+static const struct iommu_tce_ops *real;
+static struct iommu_tce_ops slow;
 
 static long slow_set_platform(struct iommu_table_group *table_group,
 			      struct device *dev, bool on)
@@ -28,7 +29,7 @@ static long slow_set_platform(struct iommu_table_group *table_group,
 	return ret;
 }
 
-static void replace(struct iommu_table_group_ops *ops)
+static void replace(const struct iommu_tce_ops *ops)
 {
 	struct pci_dev *pdev = NULL;
 
@@ -44,15 +45,15 @@ static void replace(struct iommu_table_group_ops *ops)
 			continue;
 		table_group = iommu_group_get_iommudata(group);
 		iommu_group_put(group);
-		if (!table_group || !table_group->ops)
+		if (!table_group || !table_group->tce_ops)
 			continue;
 
 		if (!real) {
-			real = table_group->ops;
+			real = table_group->tce_ops;
 			slow = *real;
 			slow.set_platform = slow_set_platform;
 		}
-		table_group->ops = ops ?: real;
+		table_group->tce_ops = ops ?: real;
 	}
 }
 

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * DMA windows of a PE of IODA2, and what an IOMMU driver may do with them.
+ */
+
+#include <linux/bits.h>
+#include <linux/io.h>
+#include <linux/iommu.h>
+#include <linux/sizes.h>
+
+#include <asm/iommu-tce.h>
+#include <asm/opal.h>
+#include <asm/pci-bridge.h>
+
+#include "powernv.h"
+#include "pci.h"
+
+#define PHB3_VERSION			0x800
+
+static struct pnv_ioda_pe *to_pe(struct iommu_table_group *table_group)
+{
+	return container_of(table_group, struct pnv_ioda_pe, table_group);
+}
+
+/*
+ * Map a TCE table through the TVT, or nothing if @levels is 0. The TVE index
+ * is the PE number shifted by 1 bit for 32-bits DMA space.
+ */
+int64_t pnv_pci_ioda2_map_window(struct pnv_ioda_pe *pe, int num,
+		unsigned int levels, u64 table_pa, u64 table_size, u64 page_size)
+{
+	return opal_pci_map_pe_dma_window(pe->phb->opal_id, pe->pe_number,
+			(pe->pe_number << 1) + num, levels, table_pa,
+			table_size, page_size);
+}
+
+int64_t pnv_pci_ioda2_map_table(struct pnv_ioda_pe *pe, int num,
+		struct iommu_table *tbl)
+{
+	const unsigned long size = tbl->it_indirect_levels ?
+			tbl->it_level_size : tbl->it_size;
+
+	return pnv_pci_ioda2_map_window(pe, num, tbl->it_indirect_levels + 1,
+			__pa(tbl->it_base), size << 3, IOMMU_PAGE_SIZE(tbl));
+}
+
+static long pnv_ioda2_query(struct iommu_table_group *table_group,
+		struct device *dev __always_unused, struct iommu_tce_query *query)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	/* As for the tables that pnv_pci_ioda2_table_alloc_pages() makes */
+	const struct iommu_tce_window win = {
+		.tces = BIT_ULL(54 - IOMMU_PAGE_SHIFT_4K),
+		.page_shift = IOMMU_PAGE_SHIFT_4K,
+	};
+
+	*query = (struct iommu_tce_query) {
+		.firmware = IOMMU_TCE_IODA,
+		.nr_windows = IOMMU_TABLE_GROUP_MAX_TABLES,
+		.page_sizes = table_group->pgsizes,
+		.max_tces = win.tces,
+		.max_levels = table_group->max_levels,
+		.win = { win, win },
+		.mmio32_start = pe->phb->ioda.m32_pci_base,
+		/* OPAL takes the top for MSIs */
+		.mmio32_end = SZ_4G - 1,
+	};
+	query->win[0].id = pe->pe_number << 1;
+	query->win[1].id = (pe->pe_number << 1) + 1;
+	query->win[1].base = pe->tce_bypass_base;
+
+	return 0;
+}
+
+static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
+		struct device *dev __always_unused, bool on)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	struct iommu_table *tbl = table_group->tables[0];
+	int64_t rc;
+
+	if (!tbl)
+		return -ENODEV;
+
+	if (on)
+		rc = pnv_pci_ioda2_map_table(pe, 0, tbl);
+	else
+		rc = pnv_pci_ioda2_map_window(pe, 0, 0, 0, 0, 0);
+	if (!rc)
+		rc = pnv_pci_ioda2_set_bypass(pe,
+				on && !pnv_iommu_bypass_disabled);
+	pnv_pci_ioda2_tce_invalidate_pe(pe);
+
+	return rc ? opal_error_code(rc) : 0;
+}
+
+static long pnv_ioda2_open_window(struct iommu_table_group *table_group,
+		struct device *dev __always_unused, int num, u64 table_pa,
+		u32 levels, u64 level_bytes, struct iommu_tce_window *win)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	int64_t rc;
+
+	if (num < 0 || num >= IOMMU_TABLE_GROUP_MAX_TABLES || !levels ||
+	    win->page_shift >= BITS_PER_LONG)
+		return -EINVAL;
+
+	rc = pnv_pci_ioda2_map_window(pe, num, levels, table_pa, level_bytes,
+				      BIT_ULL(win->page_shift));
+	if (rc)
+		return opal_error_code(rc);
+
+	pnv_pci_ioda2_tce_invalidate_pe(pe);
+	win->base = num ? pe->tce_bypass_base : 0;
+	win->id = (pe->pe_number << 1) + num;
+
+	return 0;
+}
+
+static long pnv_ioda2_close_window(struct iommu_table_group *table_group,
+		struct device *dev __always_unused, int num)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	int64_t rc;
+
+	if (num < 0 || num >= IOMMU_TABLE_GROUP_MAX_TABLES)
+		return -EINVAL;
+
+	rc = pnv_pci_ioda2_map_window(pe, num, 0, 0, 0, 0);
+	if (rc)
+		return opal_error_code(rc);
+
+	pnv_pci_ioda2_tce_invalidate_pe(pe);
+
+	return 0;
+}
+
+static void pnv_ioda2_kill(struct iommu_table_group *table_group,
+		u32 page_shift, u64 index, u64 npages)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	struct pnv_phb *phb = pe->phb;
+
+	mb(); /* The TCEs are in memory before the PHB may fetch them again */
+	if (npages)
+		pnv_pci_ioda2_tce_invalidate_pages(pe, page_shift, index,
+						   npages);
+	else
+		pnv_pci_ioda2_tce_invalidate_pe(pe);
+
+	/*
+	 * OPAL waits, a store to PHB3 does not. The load cannot pass it. The
+	 * version register is the one that is always there.
+	 */
+	if (phb->model == PNV_PHB_MODEL_PHB3 && phb->regs)
+		in_be64(phb->regs + PHB3_VERSION);
+}
+
+const struct iommu_tce_ops pnv_ioda2_tce_ops = {
+	.query = pnv_ioda2_query,
+	.set_platform = pnv_ioda2_set_platform,
+	.open_window = pnv_ioda2_open_window,
+	.close_window = pnv_ioda2_close_window,
+	.kill = pnv_ioda2_kill,
+};
