@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 #include <linux/vfio.h>
 
@@ -63,21 +61,12 @@ static void use(uint64_t iova, const char *when)
 /* Returns when the kernel wants the device back. */
 static void wait_for_request(void)
 {
-	struct {
-		struct vfio_irq_set set;
-		int32_t fd;
-	} irq = {
-		.set = {
-			.argsz = sizeof(irq),
-			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-			.index = VFIO_PCI_REQ_IRQ_INDEX,
-			.count = 1,
-		},
-		.fd = eventfd(0, EFD_CLOEXEC),
+	struct pollfd event = {
+		.fd = device_event(&leaver, VFIO_PCI_REQ_IRQ_INDEX),
+		.events = POLLIN,
 	};
-	struct pollfd event = { .fd = irq.fd, .events = POLLIN };
 
-	check(!ioctl(leaver.fd, VFIO_DEVICE_SET_IRQS, &irq), "held");
+	check(event.fd >= 0, "held");
 	check(poll(&event, 1, WAIT_MS) == 1, "asked to leave");
 }
 

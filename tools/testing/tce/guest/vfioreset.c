@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 #include <linux/vfio.h>
 
@@ -51,26 +49,6 @@ static void describe(struct device *device)
 	check(is_empty(memory + DATA), "nothing more");
 }
 
-static int error_event(struct device *device)
-{
-	struct {
-		struct vfio_irq_set set;
-		int32_t fd;
-	} irq = {
-		.set = {
-			.argsz = sizeof(irq),
-			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-			.index = VFIO_PCI_ERR_IRQ_INDEX,
-			.count = 1,
-		},
-		.fd = eventfd(0, EFD_CLOEXEC),
-	};
-
-	if (ioctl(device->fd, VFIO_DEVICE_SET_IRQS, &irq))
-		err(1, "VFIO_DEVICE_SET_IRQS");
-	return irq.fd;
-}
-
 static void wait_for_error(int fd)
 {
 	struct pollfd event = { .fd = fd, .events = POLLIN };
@@ -102,8 +80,11 @@ int main(int argc, char **argv)
 		ret = device_open(&device, &space, argv[2]);
 	if (ret)
 		errx(1, "cannot open %s by %s: %s", argv[2], argv[1], strerror(-ret));
-	if (error)
-		fd = error_event(&device);
+	if (error) {
+		fd = device_event(&device, VFIO_PCI_ERR_IRQ_INDEX);
+		if (fd < 0)
+			errx(1, "VFIO_DEVICE_SET_IRQS: %s", strerror(-fd));
+	}
 	memset(memory, 0, LENGTH);
 	check(!space_map(&space, IOVA, memory, LENGTH, READ | WRITE), "map");
 	describe(&device);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -350,6 +351,26 @@ int device_reset(struct device *device)
 		return -errno;
 	enable(device);
 	return 0;
+}
+
+int device_event(struct device *device, uint32_t index)
+{
+	struct {
+		struct vfio_irq_set set;
+		int32_t fd;
+	} irq = {
+		.set = {
+			.argsz = sizeof(irq),
+			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+			.index = index,
+			.count = 1,
+		},
+		.fd = eventfd(0, EFD_CLOEXEC),
+	};
+
+	if (irq.fd < 0 || ioctl(device->fd, VFIO_DEVICE_SET_IRQS, &irq))
+		return -errno;
+	return irq.fd;
 }
 
 void device_close(struct device *device)

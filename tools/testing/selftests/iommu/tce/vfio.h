@@ -55,6 +55,8 @@ int space_map(struct space *space, uint64_t iova, void *memory, uint64_t length,
 int space_unmap(struct space *space, uint64_t iova, uint64_t length);
 int device_open(struct device *device, struct space *space, const char *bdf);
 int device_reset(struct device *device);
+/* An eventfd that is signalled by VFIO's interrupt @index. */
+int device_event(struct device *device, uint32_t index);
 void device_close(struct device *device);
 void space_close(struct space *space);
 
