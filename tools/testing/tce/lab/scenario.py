@@ -11,7 +11,7 @@ import shutil
 import time
 import zlib
 
-from . import initramfs, kvmhost, machine, modules, nextkernel, pasiddev, selftests, tcetop, vtd
+from . import debian, initramfs, machine, modules, nested, nextkernel, pasiddev, selftests, tcetop, vtd
 from .bench import build
 from .guest import Guest, GuestError
 from .say import Fail, elapsed, remark
@@ -50,7 +50,7 @@ class Scenario:
     only_all: bool = False
     more: tuple = ()            # further QEMU arguments
     selftests: bool = False     # the guest has the kernel's selftests
-    kvm_host: bool = False      # the guest has QEMU, and its own kernel and initramfs in /nested
+    disk: debian.Disk | None = None     # with programs of Debian; with QEMU, the guest has its own kernel in /nested, too
     pasid_bits: tuple = ()      # a device with PASIDs for each
     tce_top: bool = False       # the guest has tce-top
     modules: bool = False       # the guest has the kernel modules that only tests need
@@ -155,9 +155,11 @@ def command(env, scenario, objects):
     files, more = {}, list(scenario.more)
     if scenario.selftests:
         files |= {f"bin/{name}": content for name, content in selftests.build(env, objects).items()}
-    if scenario.kvm_host:
-        more += kvmhost.arguments(env)
-        files |= kvmhost.nested(env, objects, directory)
+    if scenario.disk:
+        more += debian.arguments(env, scenario.disk, kind)
+    if scenario.disk == debian.KVM_HOST:
+        more += nested.MEMORY
+        files |= nested.files(env, objects, directory)
     files |= modules.build(env, objects) if scenario.modules else {}
     if scenario.next_kernels:
         more += nextkernel.arguments(env, objects, directory, kind, scenario.next_kernels)
@@ -173,18 +175,19 @@ def command(env, scenario, objects):
     return line + pasiddev.arguments(scenario.pasid_bits)
 
 
-def with_disk(env, chosen, report):
-    """The scenarios that can run: without a disk for KVM hosts theirs are one failure, and not one for each step."""
-    needy = [one for one in chosen if one.kvm_host]
-    try:
-        if needy:
-            kvmhost.disk(env)
-        return chosen
-    except Fail as problem:
-        report(Result("kvm-host.disk", "not ok", str(problem)))
-        for one in needy:
-            report(Result(one.label, "skip", "no disk for the host"))
-        return [one for one in chosen if not one.kvm_host]
+def with_disks(env, chosen, report):
+    """The scenarios that can run: a disk that cannot be had is one failure, and not one for each step."""
+    missing = set()
+    for disk in dict.fromkeys(one.disk for one in chosen if one.disk):
+        try:
+            debian.disk(env, disk)
+        except Fail as problem:
+            report(Result(f"{disk.name}.disk", "not ok", str(problem)))
+            missing.add(disk)
+    for one in chosen:
+        if one.disk in missing:
+            report(Result(one.label, "skip", f"no disk with {one.disk.what}"))
+    return [one for one in chosen if one.disk not in missing]
 
 
 def run(env, scenario, objects, report):

@@ -59,6 +59,13 @@ def dma_faults(bench, device):
     return len(re.findall(rf"^phb4\[0:{place}\]:  xlate ", text, re.M))
 
 
+def mount_disk(bench):
+    """Mounts the disk with programs of Debian at /host, where chroot runs them."""
+    bench.guest.run(f"load nvme && mkdir /host && mount -t ext4 -o ro $(disk_named {bench.scenario.disk.name}) /host && "
+                    "mount --bind / /host/mnt && mount --bind /dev /host/dev && mount --bind /proc /host/proc && "
+                    "mount --bind /sys /host/sys && mount -t tmpfs tmp /host/tmp")
+
+
 # -- loading ---------------------------------------------------------------
 
 def driver_loaded(bench):

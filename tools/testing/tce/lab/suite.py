@@ -67,7 +67,7 @@ def check(env, everything, only, given):
         raise Fail(f"{where} with {only!r} in the name")
     objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
-    run_scenarios(env, scenario.with_disk(env, chosen, report), report, objects,
+    run_scenarios(env, scenario.with_disks(env, chosen, report), report, objects,
                   [partial(static.run, env, checks, objects, report)])
     if slowest:
         slow.run(env, only, report)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import unittest.mock
 
-from . import arch, kvmhost, say, scenario, shell
+from . import arch, debian, say, scenario, shell
 from .guest import GuestError
 from .tests import kvm
 
@@ -78,15 +78,15 @@ def mirror_lags(env, _):
         asked.append(command)
         return "update" in command      # the index is there, the packages are not
 
-    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(kvmhost, "run_logged", answer), \
-            unittest.mock.patch.object(kvmhost.time, "sleep"), unittest.mock.patch.object(say, "line"):
+    with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(debian, "run_logged", answer), \
+            unittest.mock.patch.object(debian.time, "sleep"), unittest.mock.patch.object(say, "line"):
         elsewhere = unittest.mock.Mock(wraps=env, base=type(env.base)(folder), root="/elsewhere")
         (elsewhere.base / "kvm-host.log").write_text("E: Failed to fetch a.deb  404  Not Found\n" * 8)
-        left = scenario.with_disk(elsewhere, kvm.SCENARIOS, found.append)
+        left = scenario.with_disks(elsewhere, kvm.SCENARIOS, found.append)
     failed = [result.detail for result in found if result.status == "not ok"]
     if left or len(failed) != 1 or "\n" in failed[0] or len(failed[0]) > 300 or "TCE_MIRROR" not in failed[0]:
         raise GuestError(f"{len(left)} scenarios left; {failed}")
-    if len([one for one in asked if "install" in one]) <= len(kvmhost.SUITES):
+    if len([one for one in asked if "install" in one]) <= len(debian.SUITES):
         raise GuestError("was not tried again")
     return failed[0]
 

@@ -9,7 +9,7 @@ platform's DMA code drives them, or the driver too.
 import re
 import time
 
-from .. import steps
+from .. import debian, steps
 from ..guest import trouble_in
 from ..scenario import Scenario
 from ..steps import MIB, expect
@@ -30,10 +30,7 @@ def _host(bench, parameters=""):
     """Makes the guest a host with KVM; returns what QEMU it has."""
     guest = bench.guest
     guest.run(f"load tce_iommu {parameters}; load nvme; load vfio_pci; load vfio_iommu_type1; load iommufd; [ -c /dev/kvm ]")
-    guest.run("for try in $(seq 100); do for disk in /sys/block/nvme*; do "
-              "grep -q kvm-host $disk/device/serial && break 2; done; usleep 50000; done; mkdir /host && "
-              "mount -t ext4 -o ro /dev/${disk##*/} /host && mount --bind / /host/mnt && mount --bind /dev /host/dev && "
-              "mount --bind /proc /host/proc && mount --bind /sys /host/sys && mount -t tmpfs tmp /host/tmp")
+    steps.mount_disk(bench)
     bench.disk_check(8 * MIB, seed=1)
     bench.memory["held"] = held(bench)
     version = guest.run("chroot /host /usr/bin/qemu-system-ppc64 --version").splitlines()[0]
@@ -136,7 +133,7 @@ def device_back(bench):
 
 def _kvm(name, flavour, *steps_):
     return Scenario(name, flavour, "powernv10", ("nvme",), (*steps_, device_back, steps.dmesg_clean),
-                    kvm_host=True, only_all=True)
+                    disk=debian.KVM_HOST, only_all=True)
 
 
 # On a host with 64K pages type1 has no 4K pages, which the 32-bit window of a guest needs; iommufd has.
