@@ -101,10 +101,12 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         ["replay", file] => {
             let lines =
                 BufReader::new(File::open(file).map_err(|e| format!("{file}: {e}"))?).lines();
+            // People may have written something about it at the top.
+            let looks = lines.filter(|line| !line.as_ref().is_ok_and(|line| line.starts_with('#')));
             show(
                 options,
                 Pace::Recorded,
-                lines.map(|line| Ok(serde_json::from_str(&line?)?)),
+                looks.map(|line| Ok(serde_json::from_str(&line?)?)),
             )
         }
         _ => Err(USAGE.into()),

@@ -270,6 +270,21 @@ fn a_recording_is_what_was_seen() {
 }
 
 #[test]
+fn a_real_machine_is_replayed_here() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/powernv10.recording");
+    let output = Machine::new().run(&["replay", file]);
+    let looks: Vec<serde_json::Value> = text(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(looks.len(), 2);
+    let mut pes = looks[1].as_array().unwrap().iter();
+    let nvme = pes.clone().find(|pe| pe["drivers"][0] == "nvme").unwrap();
+    assert!(nvme["stats"]["kills"].as_u64() > Some(0) && nvme["windows"][1]["base"] == 1u64 << 59);
+    assert!(pes.any(|pe| pe["drivers"][0] == "vfio-pci"));
+}
+
+#[test]
 fn says_what_is_wrong() {
     let machine = Machine::new();
     for (args, why) in [

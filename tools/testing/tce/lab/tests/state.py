@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """What an administrator sees of a PE, and that it is so."""
 
-import json
 import re
 
 from .. import steps
@@ -137,29 +136,7 @@ def parameters(bench):
 
 
 _STEPS = (steps.driver_loaded, steps.drivers_bound, of_a_pe, counts, dump, readers, platform, steps.dmesg_clean)
-
-def tce_top(bench):
-    """tce-top in the guest: state, rates, a replay, and why VFIO refuses a device."""
-    guest, bdf = bench.guest, bench.bdf("nvme")
-    before, group = stats(bench, "nvme"), int(guest.run(f"group_of {bdf}"))
-    guest.run(f"(usleep 300000; ddsum read $(disk_of {bdf}) 0 {MIB}) >/dev/null 2>&1 &")
-    rows = [json.loads(line) for line in guest.run("tce-top -n 2 -d 3 | cat", 120).splitlines()]
-    pe = next(row for row in rows[-1] if row["group"] == group)
-    now = stats(bench, "nvme")
-    expect(before["publishes"] < pe["stats"]["publishes"] <= now["publishes"], f"{pe['stats']} is not between {before} and {now}")
-    expect(pe["publishes_per_s"] > 0 and pe["drivers"] == ["nvme"] and pe["kind"] == "DMA", f"of the nvme: {pe}")
-    guest.run("tce-top -n 2 -d 0.1 record /tmp/recording; tce-top replay /tmp/recording >/tmp/replayed")
-    replayed = [json.loads(line) for line in guest.run("cat /tmp/replayed").splitlines()]
-    expect(len(replayed) == 2 and group in [row["group"] for row in replayed[-1]], f"replayed: {replayed}")
-    said = guest.run(f"tce-top explain {bdf}")
-    expect(f"while {bdf} has the driver nvme" in said, f"explains: {said}")
-    return f"{pe['publishes_per_s']:.0f} publishes per second"
-
-
 _PARAMETERS = (wrong_parameters, parameters, steps.dmesg_clean)
 
 SCENARIOS = [Scenario(name, "modern-64k", machine, ("nvme", "e100", "testdev"), steps_)
              for name, steps_ in (("state", _STEPS), ("parameters", _PARAMETERS)) for machine in ("pseries", "powernv10")]
-# The standard library has to be built for the guest.
-SCENARIOS += [Scenario("tce-top", "modern-64k", machine, ("nvme", "e100"), (steps.driver_loaded, steps.drivers_bound, tce_top, steps.dmesg_clean),
-                       tce_top=True, only_all=True) for machine in ("pseries", "powernv10")]
