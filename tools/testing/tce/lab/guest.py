@@ -134,14 +134,19 @@ class Guest:
 
     def _wait_for(self, marker, seconds):
         """Console lines up to the one where the pattern matches, and the match."""
-        deadline = time.monotonic() + seconds
-        lines = []
+        lines, left = [], seconds
         while True:
+            begin = time.monotonic()
             try:
-                text = self._lines.get(timeout=max(0.01, deadline - time.monotonic()))
+                text = self._lines.get(timeout=min(1, max(0.01, left)))
             except queue.Empty:
-                self.kill()     # a guest that does not answer answers no more
-                raise GuestError(f"no answer within {seconds} s: {self._last(lines)}") from None
+                if left <= 0:
+                    self.kill()     # a guest that does not answer answers no more
+                    raise GuestError(f"no answer within {seconds} s: {self._last(lines)}") from None
+                continue
+            finally:
+                # At most two: when this machine itself stands still, so does the guest.
+                left -= min(2, time.monotonic() - begin)
             if text is None:
                 error = (self.directory / "qemu.stderr").read_text(errors="replace").strip()
                 raise GuestError(f"QEMU ended: {error or self._last(lines)}")
