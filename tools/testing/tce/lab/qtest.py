@@ -59,6 +59,14 @@ class Device:
         return result == WRITTEN
 
 
+def of(bench):
+    """The testdev of a guest."""
+    if "registers" not in bench.memory:
+        base = bench.guest.run(f"head -n 1 /sys/bus/pci/devices/{bench.bdf('testdev')}/resource").split()[0]
+        bench.memory["registers"] = Device(bench.directory, int(base, 16))
+    return bench.memory["registers"]
+
+
 class Writer:
     """Has a device write to bus addresses, one after the other, until it is left."""
 
@@ -67,7 +75,7 @@ class Writer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._problem = None
-        self.writes, self.silent = 0, False
+        self.writes, self.refused, self.silent = 0, 0, False
         self.last = {}      # when a write to an address last went through
 
     def _work(self):
@@ -77,6 +85,8 @@ class Writer:
                     begin = time.monotonic()
                     if self._device.write_to(iova):
                         self.last[iova] = begin
+                    else:
+                        self.refused += 1
                     self.writes += 1
                 time.sleep(0.005)
         except Silent:

@@ -39,15 +39,8 @@ def same_windows(bench):
 def nothing_left(bench):
     """The testdev reaches nothing by way of what earlier kernels mapped."""
     bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bench.bdf('testdev')}/enable")
-    found = [hex(iova) for iova in bench.memory["held"] if _testdev(bench).write_to(iova)]
+    found = [hex(iova) for iova in bench.memory["held"] if qtest.of(bench).write_to(iova)]
     expect(not found, f"the testdev reaches {', '.join(found)}")
-
-
-def _testdev(bench):
-    if "registers" not in bench.memory:
-        base = bench.guest.run(f"head -n 1 /sys/bus/pci/devices/{bench.bdf('testdev')}/resource").split()[0]
-        bench.memory["registers"] = qtest.Device(bench.directory, int(base, 16))
-    return bench.memory["registers"]
 
 
 def _hold(bench, is_modern):
@@ -74,10 +67,10 @@ def _start(bench, word):
         nextkernel.load(bench, flavour)
     memory["loaded"] = ""
     guest.run(f"disk=$(disk_of {bench.bdf('nvme')}); (while :; do ddsum read $disk 0 {16 * MIB}; done >/dev/null 2>&1 &)")
-    reached = [iova for iova in held if _testdev(bench).write_to(iova)]
+    reached = [iova for iova in held if qtest.of(bench).write_to(iova)]
     expect(held and reached == held, f"of {held} the testdev reaches {reached}")
     # The driver in arch/powerpc leaves what it mapped to the next kernel, whose memory we would write to.
-    with qtest.Writer(_testdev(bench), held if was_modern else []) as writer:
+    with qtest.Writer(qtest.of(bench), held if was_modern else []) as writer:
         said, began = guest.next_kernel("kexec start")
         time.sleep(0.5)
     expect(not trouble_in(said), f"the kernel that went: {trouble_in(said)[:3]}")

@@ -4,7 +4,9 @@
 The IOMMU core attaches a device that can do ATS to the blocked domain for the time of a reset.
 """
 
-from .. import steps
+import re
+
+from .. import qtest, steps
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
 
@@ -65,17 +67,23 @@ def disk_long(bench):
 
 def neighbours(bench, rounds=3):
     """Devices of one PE are reset while the others work."""
-    nvme, e100 = bench.bdf("nvme"), bench.bdf("e100")
+    nvme, e100, testdev = bench.bdf("nvme"), bench.bdf("e100"), bench.bdf("testdev")
     bench.guest.run(f"bind {nvme} nvme; bind {e100} e100")
+    said = bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{testdev}/enable; load binder; bind {testdev} binder; "
+                           "dmesg | grep -o 'holds .*'")
+    held = [int(word, 16) for word in re.findall(r"holds (\w+)", said)]
     steps.reads_begin(bench, nvme)
-    for _ in range(rounds):
-        bench.net_check("e100")
-        _reset(bench, nvme, 1)
-        bench.net_check("e100")
-        status, _ = bench.guest.try_run(f"[ -s /sys/bus/pci/devices/{e100}/reset_method ]")
-        if not status:
-            _reset(bench, e100, 1)
-    return f"{steps.reads_were_right(bench)}, {bench.disk_check(4 * MIB, seed=33)}"
+    with qtest.Writer(qtest.of(bench), held) as writer:
+        for _ in range(rounds):
+            bench.net_check("e100")
+            _reset(bench, nvme, 1)
+            bench.net_check("e100")
+            status, _ = bench.guest.try_run(f"[ -s /sys/bus/pci/devices/{e100}/reset_method ]")
+            if not status:
+                _reset(bench, e100, 1)
+    bench.guest.run(f"unbind {testdev}")
+    expect(writer.writes and not writer.refused, f"{writer.refused} of {writer.writes} writes of the testdev were refused meanwhile")
+    return f"{writer.writes} writes, {steps.reads_were_right(bench)}, {bench.disk_check(4 * MIB, seed=33)}"
 
 
 def vfio(bench, rounds=3):
@@ -100,7 +108,7 @@ def _each(name, steps_, machines=("pseries", "powernv10"), flavour="modern-64k",
     # A device with ATS where QEMU has one; elsewhere nvme only says so.
     rng = {"powernv10": ("-device", f"{_ATS_RNG},bus=pcie.3,addr=0")}
     return [Scenario(name, flavour, machine, ("nvme", "e100", "testdev"), steps_, modules=True,
-                     more=rng.get(machine, ()), **more) for machine in machines]
+                     more=(*rng.get(machine, ()), *qtest.ARGUMENTS), **more) for machine in machines]
 
 
 _PASS = "iommu.passthrough=1"
