@@ -39,34 +39,42 @@ def _switch(bench, number):
     return found
 
 
-def _over_and_over(bench, once):
-    """Runs a command of the shell until pf_was_right(), which fails if it ever did."""
-    bench.guest.run(f"rm -f /tmp/stop /tmp/done; (n=0; while [ ! -e /tmp/stop ]; do {once} || break; n=$((n + 1)); done; "
-                    "echo $n $([ -e /tmp/stop ] && echo good) >/tmp/done) >/tmp/said 2>&1 &")
+def _over_and_over(bench):
+    """Has the physical function work until _end(), which tells how often it did, and if it failed. Returns when it has, once."""
+    bench.guest.run(f"rm -f /tmp/stop /tmp/done /tmp/once; (n=0; while [ ! -e /tmp/stop ]; do {bench.memory['once']} || break; "
+                    "n=$((n + 1)); echo $n >/tmp/once; done; echo $n $([ -e /tmp/stop ] && echo good) >/tmp/done) >/tmp/said 2>&1 & "
+                    "for try in $(seq 300); do [ -s /tmp/once ] && break; usleep 100000; done", 60)
+
+
+def _end(bench):
+    return bench.guest.run("touch /tmp/stop; for try in $(seq 600); do [ -s /tmp/done ] && break; usleep 100000; done; cat /tmp/done",
+                           120).split()
 
 
 def rng_works(bench):
     """The physical function, a virtio-rng, is read all the time."""
     _found(bench, _VIRTIO_RNG)
     bench.guest.run("load virtio_pci; load virtio_rng")
-    _over_and_over(bench, "[ $(dd if=/dev/hwrng bs=4096 count=1 2>/dev/null | gzip | wc -c) -gt 4096 ]")
+    bench.memory["once"] = "[ $(dd if=/dev/hwrng bs=4096 count=1 2>/dev/null | gzip | wc -c) -gt 4096 ]"
+    _over_and_over(bench)
 
 
 def igb_works(bench):
     """The physical function, an igb, fetches a file all the time."""
     _found(bench, "8086:10c9")
     bench.guest.run("load igb")
-    bench.guest.run(f"net_up {bench.memory['pf']}", 60)
+    bench.memory["up"] = f"net_up {bench.memory['pf']}"
+    bench.guest.run(bench.memory["up"], 60)
     want = zlib.crc32((bench.directory / "tftp/pattern").read_bytes())
     # Its driver starts the device anew when VFs come or go; what is lost then is asked for again.
-    _over_and_over(bench, "{ tftp -b 8192 -g -r pattern -l /tmp/pattern 10.0.2.2 || continue; "
-                          f"[ $(crc32 /tmp/pattern | cut -c1-8) = {want:08x} ]; }}")
+    bench.memory["once"] = ("{ tftp -b 8192 -g -r pattern -l /tmp/pattern 10.0.2.2 || continue; "
+                            f"[ $(crc32 /tmp/pattern | cut -c1-8) = {want:08x} ]; }}")
+    _over_and_over(bench)
 
 
 def pf_was_right(bench):
     """All that it got was right."""
-    said = bench.guest.run("touch /tmp/stop; for try in $(seq 600); do [ -s /tmp/done ] && break; usleep 100000; done; cat /tmp/done",
-                           120).split()
+    said = _end(bench)
     expect(said[1:] == ["good"] and int(said[0]) > 0, f"got: {said}")
     return f"{said[0]} times"
 
@@ -112,10 +120,34 @@ def held(bench):
         steps.vfio_holds(bench, f"{kind} {vf} {testdev}")
         bench.guest.run(end, 120)
         checks += steps.vfio_let_go(bench)
-    bench.guest.run(f"for try in $(seq 100); do [ $(driver_of {bench.memory['pf']}) != - ] && break; usleep 50000; done")
+    _pf_is_back(bench)
     _switch(bench, 1)
     _switch(bench, 0)
     return f"{checks} checks"
+
+
+def _pf_is_back(bench):
+    bench.guest.run(f"for try in $(seq 100); do [ $(driver_of {bench.memory['pf']}) != - ] && break; usleep 50000; done; "
+                    f"{bench.memory.get('up', ':')}", 120)
+
+
+def pf_goes(bench, rounds=2):
+    """The PF is removed while it works and VFIO has a VF, and works again when it is back."""
+    for _ in range(rounds):
+        _over_and_over(bench)
+        bench.guest.run(f"bind {_switch(bench, _VFS)[0]} vfio-pci; echo 1 >{_path(bench)}/remove; echo 1 >/sys/bus/pci/rescan", 120)
+        count, *_ = _end(bench)     # what it did when it went may have failed
+        expect(int(count) > 0, "the PF did not work before it went")
+        _pf_is_back(bench)
+        expect(not _vfs(bench), f"VFs without being asked for: {_vfs(bench)}")
+        _over_and_over(bench)
+        pf_was_right(bench)
+    return f"{rounds} rounds"
+
+
+def pf_goes_long(bench):
+    """The same 50 times."""
+    return pf_goes(bench, 50)
 
 
 _VIRTIO = "iommu_platform=on,disable-legacy=on,vectors=0"
@@ -135,7 +167,7 @@ def _igb(name, *steps_):
 
 
 SCENARIOS = [
-    _rng("vfs", up_and_down, vf_reset, pf_was_right, held, flavour="modern-64k"),
-    _rng("vfs-long", up_and_down_long, pf_was_right, held, flavour="modern-debug-64k", only_all=True),
-    _igb("vfs-igb", up_and_down_long, vf_reset, pf_reset, pf_was_right, held),
+    _rng("vfs", up_and_down, vf_reset, pf_was_right, held, pf_goes, flavour="modern-64k"),
+    _rng("vfs-long", up_and_down_long, pf_was_right, held, pf_goes_long, flavour="modern-debug-64k", only_all=True),
+    _igb("vfs-igb", up_and_down_long, vf_reset, pf_reset, pf_was_right, held, pf_goes),
 ]
