@@ -13,7 +13,7 @@ from .say import Fail
 # VFIO as our kselftest uses it.
 _VFIO = ["../selftests/iommu/tce/vfio.c", "../selftests/iommu/tce/vfio.h"]
 _MORE_SOURCES = {"vfiocheck": _VFIO, "vfioscatter": _VFIO, "vfiohold": _VFIO, "vfioreset": _VFIO, "vfiokeep": _VFIO,
-                 "hostile": _VFIO, "memlock": _VFIO, "vfiobench": [*_VFIO, "bench/marks.h"],
+                 "hostile": _VFIO, "memlock": _VFIO, "memcharge": _VFIO, "vfiobench": [*_VFIO, "bench/marks.h"],
                  "nvmebench": ["bench/marks.h"], "dmabench": ["bench/marks.h"]}
 
 

@@ -21,6 +21,11 @@ def locked_memory(bench):
     return told[0]
 
 
+def charged_memory(bench):
+    """The memory of tables is charged to the user's cgroup while something is mapped."""
+    return [bench.guest.run(f"memcharge {kind} {bench.bdf('testdev')}", 180) for kind in ("type1", "iommufd")][0]
+
+
 def _hostile(bench, count):
     """Random calls, in parts, so that a failure says where."""
     told = []
@@ -58,5 +63,5 @@ def _each(name, *todo, flavour="modern-debug-64k", **more):
             for machine in _MORE]
 
 
-SCENARIOS = [*_each("hostile", locked_memory, random_calls, flavour="modern-64k"), *_each("hostile", random_calls),
+SCENARIOS = [*_each("hostile", locked_memory, random_calls, flavour="modern-64k"), *_each("hostile", charged_memory, random_calls),
              *_each("hostile-long", random_calls_long, only_all=True)]
