@@ -4,12 +4,18 @@
 //! `edu`).
 //!
 //! To make this driver probe, QEMU must be run with `-device edu,dma_mask=0xffffffffffffffff`. A
-//! program opens `/dev/rust-sva-copy` and writes three 64-bit words to it: where to copy to, where
-//! from, and how many bytes, at most 4096. The device copies them, and the program reads a 64-bit
-//! word: how many bytes were copied.
+//! program opens `/dev/rust-sva-copy`, which binds it to the device, and writes requests of four
+//! 64-bit words to it:
 //!
-//! The driver binds the process to the device for the time of a request, has both buffers
-//! prefaulted, and tells the device addresses that it got from the bond. This works with PASIDs or
+//! * 1, an address, how many bytes, and whether the device writes there: the device reaches the
+//!   memory from now on. This is what takes long, so a program does it once for memory that it uses
+//!   often.
+//! * 2, where to copy to, where from, and how many bytes, at most 4096: the device copies them. A
+//!   64-bit word can be read then: how many bytes were copied.
+//! * 3, and nothing of interest: the device reaches nothing of the program any more. The write
+//!   fails with [`ESTALE`] if that was so for some of the memory before.
+//!
+//! The driver tells the device addresses that it got from the bond. This works with PASIDs or
 //! without them. `edu` does not send a PASID, so in this sample only without.
 //!
 //! The device's DMA mask is that of the PCI core, 32 bits: where there are no PASIDs, a driver has
@@ -28,10 +34,15 @@ use kernel::{
         Kiocb, //
     },
     io::Io,
-    iommu::sva::{
-        self,
-        Access,
-        Bond, //
+    iommu::{
+        sva::{
+            self,
+            Access,
+            Bond,
+            Prefault, //
+        },
+        SvaBonds,
+        SvaFileBond, //
     },
     iov::{
         IovIterDest,
@@ -46,7 +57,6 @@ use kernel::{
     pci,
     prelude::*,
     sync::{
-        aref::ARef,
         Arc,
         Mutex, //
     },
@@ -83,7 +93,7 @@ const DEVICE: u16 = 0x11e8;
 
 /// The device, as files know it.
 struct Copier {
-    dev: ARef<Device>,
+    bonds: Arc<SvaBonds>,
     bar: pci::DevresBar<END>,
 }
 
@@ -93,14 +103,14 @@ kernel::sync::global_lock! {
 }
 
 /// What a program asks for.
-struct Request {
-    destination: UserPtr,
-    source: UserPtr,
-    len: usize,
+enum Request {
+    Reach(UserPtr, usize, Access),
+    Copy(UserPtr, UserPtr, usize),
+    Forget,
 }
 
 impl Request {
-    const BYTES: usize = 24;
+    const BYTES: usize = 32;
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let word = |n: usize| {
@@ -109,15 +119,33 @@ impl Request {
                 .and_then(|word| word.try_into().ok());
             word.map(usize::from_ne_bytes).ok_or(EINVAL)
         };
-        let len = word(2)?;
-        if bytes.len() != Self::BYTES || len == 0 || len > BUFFER_SIZE {
-            return Err(EINVAL);
+        let ptr = |n| Ok::<_, Error>(UserPtr::from_addr(word(n)?));
+        match (word(0)?, word(3)?) {
+            (1, 0) => Ok(Self::Reach(ptr(1)?, word(2)?, Access::Read)),
+            (1, _) => Ok(Self::Reach(ptr(1)?, word(2)?, Access::Write)),
+            (2, len @ 1..=BUFFER_SIZE) => Ok(Self::Copy(ptr(1)?, ptr(2)?, len)),
+            (3, _) => Ok(Self::Forget),
+            _ => Err(EINVAL),
         }
-        Ok(Self {
-            destination: UserPtr::from_addr(word(0)?),
-            source: UserPtr::from_addr(word(1)?),
-            len,
-        })
+    }
+}
+
+/// Memory that the device reaches.
+struct Held {
+    start: usize,
+    len: usize,
+    access: Access,
+    memory: Prefault,
+}
+
+impl Held {
+    /// Whether the device may do `access` with all of `len` bytes from `ptr` on.
+    fn covers(&self, ptr: UserPtr, len: usize, access: Access) -> bool {
+        let offset = ptr.as_const_ptr().addr().checked_sub(self.start);
+        let rest = offset.and_then(|offset| self.len.checked_sub(offset));
+        rest.is_some_and(|rest| len <= rest)
+            && (access == Access::Read || self.access == Access::Write)
+            && self.memory.is_live()
     }
 }
 
@@ -142,38 +170,42 @@ impl Copier {
         }
         Err(ETIMEDOUT)
     }
+}
 
-    /// Copies between two places of the current process.
-    fn copy(&self, dev: &Device<Bound>, request: &Request) -> Result {
-        let Request {
-            destination,
-            source,
-            len,
-        } = *request;
-
-        let bond = Bond::bind_current(dev, kernel::current!())
-            .inspect_err(|why| dev_warn!(dev, "cannot bind the process: {why}\n"))?;
-        let prefault = |ptr, access| {
-            bond.prefault(ptr, len, access)
-                .inspect_err(|why| dev_warn!(dev, "cannot reach the buffer: {why}\n"))
-        };
-        // Until these two are dropped, the device reaches the buffers, and nothing else.
-        let _source = prefault(source, Access::Read)?;
-        let _destination = prefault(destination, Access::Write)?;
-        let address = |ptr| -> Result<DmaAddress> { bond.address(ptr).ok_or(ERANGE) };
-
-        self.transfer(dev, address(source)?, BUFFER, len as u64, 0)?;
-        self.transfer(dev, BUFFER, address(destination)?, len as u64, TO_MEMORY)
-    }
+/// What a program has of the device.
+#[derive(Default)]
+struct State {
+    held: KVec<Held>,
+    /// How many bytes the last request copied.
+    copied: Option<u64>,
 }
 
 /// An open file.
 #[pin_data]
 struct CopyFile {
     copier: Arc<Copier>,
-    /// How many bytes the last request copied.
+    bond: SvaFileBond,
     #[pin]
-    copied: Mutex<Option<u64>>,
+    state: Mutex<State>,
+}
+
+impl CopyFile {
+    fn copy(&self, held: &[Held], to: UserPtr, from: UserPtr, len: usize) -> Result {
+        // The device must not be told addresses that it does not reach: it would stop.
+        let reaches = |ptr, access| held.iter().any(|held| held.covers(ptr, len, access));
+        if !reaches(from, Access::Read) || !reaches(to, Access::Write) {
+            return Err(EFAULT);
+        }
+        let transfer = |dev: &Device<Bound>, bond: &Bond<'_>| {
+            let address = |ptr| -> Result<DmaAddress> { bond.address(ptr).ok_or(ERANGE) };
+            self.copier
+                .transfer(dev, address(from)?, BUFFER, len as u64, 0)?;
+            self.copier
+                .transfer(dev, BUFFER, address(to)?, len as u64, TO_MEMORY)
+        };
+        // The device may lose its driver while the file is open, but not meanwhile.
+        self.bond.with(transfer).ok_or(ENODEV)?
+    }
 }
 
 #[vtable]
@@ -182,11 +214,16 @@ impl MiscDevice for CopyFile {
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let copier = COPIER.lock().clone().ok_or(ENODEV)?;
+        let bond = copier
+            .bonds
+            .bind_current(kernel::current!())
+            .inspect_err(|why| pr_warn!("cannot bind the process: {why}\n"))?;
 
         KBox::pin_init(
             pin_init!(Self {
                 copier,
-                copied <- new_mutex!(None),
+                bond,
+                state <- new_mutex!(State::default()),
             }),
             GFP_KERNEL,
         )
@@ -196,22 +233,47 @@ impl MiscDevice for CopyFile {
         let this = kiocb.file();
         let mut bytes = KVVec::new();
 
+        // A child that has the file has other memory at its addresses.
+        if !this.bond.is_of(kernel::current!()) {
+            return Err(EXDEV);
+        }
         if iov.len() != Request::BYTES {
             return Err(EINVAL);
         }
         iov.copy_from_iter_vec(&mut bytes, GFP_KERNEL)?;
-        let request = Request::parse(&bytes)?;
-        let mut copied = this.copied.lock();
-        *copied = None;
-        // The device may lose its driver while the file is open, but not meanwhile.
-        sva::while_bound(&this.copier.dev, |dev| this.copier.copy(dev, &request))
-            .ok_or(ENODEV)??;
-        *copied = Some(request.len as u64);
+        let mut state = this.state.lock();
+        match Request::parse(&bytes)? {
+            Request::Reach(start, len, access) => {
+                let memory = this
+                    .bond
+                    .prefault(start, len, access)
+                    .inspect_err(|why| pr_warn!("cannot reach the memory: {why}\n"))?;
+                let held = Held {
+                    start: start.as_const_ptr().addr(),
+                    len,
+                    access,
+                    memory,
+                };
+                state.held.push(held, GFP_KERNEL)?;
+            }
+            Request::Copy(to, from, len) => {
+                state.copied = None;
+                this.copy(&state.held, to, from, len)?;
+                state.copied = Some(len as u64);
+            }
+            Request::Forget => {
+                let was_live = state.held.iter().all(|held| held.memory.is_live());
+                state.held.clear();
+                if !was_live {
+                    return Err(ESTALE);
+                }
+            }
+        }
         Ok(bytes.len())
     }
 
     fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let Some(copied) = kiocb.file().copied.lock().take() else {
+        let Some(copied) = kiocb.file().state.lock().copied.take() else {
             return Ok(0);
         };
         Ok(iov.copy_to_iter(&copied.to_ne_bytes()))
@@ -219,15 +281,6 @@ impl MiscDevice for CopyFile {
 }
 
 struct SampleDriver;
-
-/// Takes the device away from files that are opened.
-struct Shown;
-
-impl Drop for Shown {
-    fn drop(&mut self) {
-        *COPIER.lock() = None;
-    }
-}
 
 kernel::pci_device_table!(
     PCI_TABLE,
@@ -238,7 +291,7 @@ kernel::pci_device_table!(
 
 impl pci::Driver for SampleDriver {
     type IdInfo = ();
-    type Data<'bound> = Shown;
+    type Data<'bound> = Arc<Copier>;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
@@ -257,11 +310,18 @@ impl pci::Driver for SampleDriver {
         pdev.set_master();
         let bar = pdev.iomap_region_sized::<END>(0, c"rust_sva_copy")?;
         let copier = Copier {
-            dev: dev.into(),
+            bonds: SvaBonds::new(dev)?,
             bar: bar.into_devres()?,
         };
-        *COPIER.lock() = Some(Arc::new(copier, GFP_KERNEL)?);
-        Ok(Shown)
+        let copier = Arc::new(copier, GFP_KERNEL)?;
+        *COPIER.lock() = Some(copier.clone());
+        Ok(copier)
+    }
+
+    // The data is dropped after this, and that would be too late for a bond.
+    fn unbind<'bound>(pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        *COPIER.lock() = None;
+        this.bonds.close(pdev.as_ref());
     }
 }
 

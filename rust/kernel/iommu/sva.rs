@@ -16,7 +16,6 @@
 //! [`BlockPasid`]: super::BlockPasid
 
 pub use super::{
-    sva_bound::while_bound,
     sva_error::{
         BindError,
         PrefaultError, //

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * svacheck BDF: what QEMU's edu reaches of a process that the test driver
- * tce_hold has bound to it. Says "ok: how many checks", or what is wrong.
+ * svacheck BDF [ROUNDS]: what QEMU's edu reaches of a process that the sample
+ * rust_sva_copy has bound to it; with a number, binding and exit so many times.
+ * Says "ok: how many checks", or what is wrong.
+ *
+ * The device is told what to do behind the driver's back, so what is seen is the
+ * IOMMU, and not the good manners of a driver.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,6 +34,7 @@ static size_t page;
 static int checks;
 /* Low enough for any window. */
 static char *area = (char *)0x20000000;
+#define OWN	(area + 64 * page)
 
 /* The device has the byte order of the machine that QEMU was built for. */
 static uint64_t order(uint64_t value)
@@ -61,19 +65,6 @@ static void transfer(uint64_t from, uint64_t to, int bits)
 	}
 }
 
-/* Has the device write a pattern to a bus address. */
-static void device_writes(uint64_t at, char pattern)
-{
-	static char *own;
-
-	/* The pattern gets into the device by a page of our own that it reads. */
-	if (!own)
-		own = area + 15 * page;
-	memset(own, pattern, LEN);
-	transfer(HIGH | (uintptr_t)own, BUFFER, 0);
-	transfer(BUFFER, at, 2);
-}
-
 static int all(const char *at, char value)
 {
 	for (int i = 0; i < LEN; i++)
@@ -89,55 +80,54 @@ static void check(int good, const char *what)
 	checks++;
 }
 
-struct request {
-	uint64_t start, len, write;
-	int result;
-	pthread_t thread;
-	volatile int done;
-};
-
-static void *writer(void *arg)
+static int ask(int file, uint64_t what, const void *start, uint64_t b, uint64_t c)
 {
-	struct request *request = arg;
-	int fd = open("/dev/tce-hold", O_WRONLY);
+	uint64_t request[4] = { what, (uintptr_t)start, b, c };
 
-	if (fd < 0)
-		err(1, "/dev/tce-hold");
-	request->result = write(fd, request, 24) == 24 ? 0 : errno;
-	request->done = 1;
-	close(fd);
-	return NULL;
+	return write(file, request, sizeof(request)) == sizeof(request) ? 0 : errno;
 }
 
-static int ask(int bytes)
+static int reach(int file, const void *start, uint64_t len, int writes)
 {
-	uint8_t held[2];
-	int fd = open("/dev/tce-hold", O_RDONLY);
-
-	if (fd < 0 || read(fd, held, bytes) != 1)
-		err(1, "/dev/tce-hold");
-	close(fd);
-	return held[0];
+	return ask(file, 1, start, len, writes);
 }
 
-/* One hold at a time can be waited for: the device's lock is held meanwhile. */
-static void hold(struct request *request, void *start, size_t len, int write)
+static int let_go(int file)
 {
-	*request = (struct request){ .start = (uintptr_t)start, .len = len, .write = write };
-	if (pthread_create(&request->thread, NULL, writer, request))
-		errx(1, "no thread");
-	while (!request->done && !ask(1))
-		usleep(1000);
+	return ask(file, 3, NULL, 0, 0);
 }
 
-static int let_go(struct request *request)
+/* Binds the process; the device reaches OWN, by which the patterns come and go. */
+static int bind_process(void)
 {
-	while (!request->done) {
-		ask(2);
-		usleep(1000);
-	}
-	pthread_join(request->thread, NULL);
-	return request->result;
+	int file = open("/dev/rust-sva-copy", O_RDWR);
+
+	if (file < 0)
+		err(1, "/dev/rust-sva-copy");
+	if (reach(file, OWN, page, 1))
+		errx(1, "the device cannot have a page");
+	return file;
+}
+
+/* What the device writes from now on. */
+static void load(char pattern)
+{
+	memset(OWN, pattern, LEN);
+	transfer(HIGH | (uintptr_t)OWN, BUFFER, 0);
+}
+
+static void device_writes(uint64_t at, char pattern)
+{
+	load(pattern);
+	transfer(BUFFER, at, 2);
+}
+
+/* A device that had stopped would reach nothing anyway. */
+static void device_lives(char pattern)
+{
+	memset(OWN, 0, LEN);
+	transfer(BUFFER, HIGH | (uintptr_t)OWN, 2);
+	check(all(OWN, pattern), "the device still writes where it may");
 }
 
 static void fresh(void)
@@ -147,113 +137,155 @@ static void fresh(void)
 	memset(area, 'a', 16 * page);
 }
 
+/* Where a page of ours is in memory. */
+static uint64_t physical(const char *at)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	uint64_t frame;
+
+	if (fd < 0 || pread(fd, &frame, 8, (uintptr_t)at / page * 8) != 8)
+		err(1, "pagemap");
+	close(fd);
+	return (frame & ((1ULL << 55) - 1)) * page;
+}
+
 /* The device reaches what was prefaulted, and nothing else. */
 static void inside_and_outside(void)
 {
-	struct request request;
+	int file = bind_process();
+	uint64_t outside;
 
 	fresh();
-	hold(&request, area, 16 * page, 1);
-	check(!request.done, "it is bound");
+	check(!reach(file, area + page, 2 * page, 1), "memory can be prefaulted");
 	device_writes(HIGH | (uintptr_t)(area + 2 * page + 8), 'b');
 	check(all(area + 2 * page + 8, 'b'), "the device writes to memory of the process");
 	check(area[2 * page + 7] == 'a' && area[2 * page + 8 + LEN] == 'a', "and not beside it");
-	device_writes((uintptr_t)(area + 3 * page), 'c');
-	check(all(area + 3 * page, 'a'), "bit 59 clear is not the process");
-	check(!let_go(&request), "it was live to the end");
+	device_writes((uintptr_t)(area + 2 * page), 'c');
+	check(area[2 * page] == 'a', "bit 59 clear is not the process");
+	device_lives('c');
+	device_writes(HIGH | (uintptr_t)(area + 3 * page), 'd');
+	check(all(area + 3 * page, 'a'), "the page behind is not reached");
+	device_writes(HIGH | (uintptr_t)area, 'e');
+	check(all(area, 'a'), "nor the one before");
+	device_lives('e');
 
-	/* Unbound. */
-	device_writes(HIGH | (uintptr_t)(area + 4 * page), 'd');
-	check(all(area + 4 * page, 'a'), "after unbinding nothing is reached");
+	/* Memory of the kernel has no address but that in memory. */
+	outside = physical(area + 4 * page);
+	device_writes(outside, 'f');
+	check(all(area + 4 * page, 'a'), "a physical address reaches nothing");
+	device_writes(HIGH | outside, 'g');
+	check(all(area + 4 * page, 'a'), "nor with bit 59");
+	device_lives('g');
 
-	/* A part of it; the page in which the device finds its pattern is in. */
-	fresh();
-	hold(&request, area + 8 * page, 8 * page, 1);
-	device_writes(HIGH | (uintptr_t)(area + 9 * page), 'e');
-	check(all(area + 9 * page, 'e'), "what is prefaulted is reached");
-	device_writes(HIGH | (uintptr_t)(area + 4 * page), 'f');
-	check(all(area + 4 * page, 'a'), "what is not prefaulted is not");
-	let_go(&request);
+	check(!let_go(file), "it was live to the end");
+	transfer(BUFFER, HIGH | (uintptr_t)(area + page), 2);
+	check(all(area + page, 'a'), "what was let go is not reached");
+	close(file);
 
-	/* Bound and nothing prefaulted. */
-	fresh();
-	hold(&request, NULL, 0, 0);
-	device_writes(HIGH | (uintptr_t)(area + 4 * page), 'g');
-	check(all(area + 4 * page, 'a'), "a bond alone lets the device reach nothing");
-	let_go(&request);
+	file = bind_process();
+	load('h');
+	close(file);
+	transfer(BUFFER, HIGH | (uintptr_t)OWN, 2);
+	check(all(OWN, 'h'), "after unbinding nothing changes");
+	memset(OWN, 'a', LEN);
+	transfer(BUFFER, HIGH | (uintptr_t)OWN, 2);
+	check(all(OWN, 'a'), "after unbinding nothing is reached");
 }
 
 static void read_only(void)
 {
-	struct request request;
+	int file = bind_process();
 
 	fresh();
-	hold(&request, area, 16 * page, 0);
+	check(!reach(file, area, 16 * page, 0), "memory can be prefaulted to read");
 	device_writes(HIGH | (uintptr_t)(area + 5 * page), 'h');
 	check(all(area + 5 * page, 'a'), "what is prefaulted to read is not written to");
-	check(!let_go(&request), "it was live to the end");
+	memset(area + 6 * page, 'r', LEN);
+	transfer(HIGH | (uintptr_t)(area + 6 * page), BUFFER, 0);
+	device_lives('r');
+	/* Who may write makes it writable for as long as he holds it. */
+	check(!reach(file, area + 5 * page, page, 1), "and to write besides");
+	device_writes(HIGH | (uintptr_t)(area + 5 * page), 's');
+	check(all(area + 5 * page, 's'), "now it is written to");
+	check(!let_go(file), "it was live to the end");
+	check(!reach(file, OWN, page, 1), "a page again");
 
 	if (mprotect(area, page, PROT_READ))
 		err(1, "mprotect");
-	hold(&request, area, page, 1);
-	check(let_go(&request) == EFAULT, "a page that the process may not write is refused");
-	hold(&request, area, page, 0);
-	check(!let_go(&request), "to read it is not");
-	if (mprotect(area, page, PROT_NONE))
+	check(reach(file, area, page, 1) == EFAULT, "a page that the process may not write is refused");
+	check(!reach(file, area, page, 0), "to read it is not");
+	if (mprotect(area + 2 * page, page, PROT_NONE))
 		err(1, "mprotect");
-	hold(&request, area, page, 0);
-	check(let_go(&request) == EFAULT, "a guard page is refused");
-	munmap(area, page);
-	hold(&request, area, 2 * page, 0);
-	check(let_go(&request) == EFAULT, "a hole is refused");
+	check(reach(file, area + page, 3 * page, 0) == EFAULT, "a guard page is refused");
+	munmap(area + 8 * page, page);
+	check(reach(file, area + 7 * page, 3 * page, 0) == EFAULT, "a hole is refused");
+	device_writes(HIGH | (uintptr_t)(area + 7 * page), 't');
+	check(all(area + 7 * page, 'a'), "what was refused is not reached");
+	device_lives('t');
+	close(file);
 }
 
-/* Memory that the process gives up while the device may use it. */
+/* Memory that the process gives up while the device may use it, or uses it. */
 static void taken_away(void)
 {
 	static const char *const ways[] = { "munmap", "MADV_DONTNEED", "mremap", "a new mapping" };
-	struct request request;
+	char *page_6 = area + 6 * page;
 
-	for (int way = 0; way < 4; way++) {
-		char *page_6 = area + 6 * page;
-		int result;
+	for (int way = 0; way < 8; way++) {
+		int under_way = way / 4, file = bind_process();
 
 		fresh();
-		hold(&request, area, 16 * page, 1);
+		check(!reach(file, area, 16 * page, 1), "memory can be prefaulted");
 		device_writes(HIGH | (uintptr_t)page_6, 'i');
 		check(all(page_6, 'i'), "before the page is given up it is reached");
-		if (way == 0)
+		load('k');
+		if (under_way) {
+			reg(SOURCE, BUFFER);
+			reg(DESTINATION, HIGH | (uintptr_t)page_6);
+			reg(COUNT, LEN);
+			reg(COMMAND, 3);
+		}
+		switch (way % 4) {
+		case 0:
 			munmap(page_6, page);
-		else if (way == 1)
+			break;
+		case 1:
 			madvise(page_6, page, MADV_DONTNEED);
-		else if (way == 2)
-			mremap(page_6, page, page, MREMAP_MAYMOVE | MREMAP_FIXED, area + 32 * page);
-		if (way != 1 && mmap(page_6, page, PROT_READ | PROT_WRITE,
-				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page_6)
+			break;
+		case 2:
+			if (mremap(page_6, page, page, MREMAP_MAYMOVE | MREMAP_FIXED, area + 32 * page) == MAP_FAILED)
+				err(1, "mremap");
+		}
+		if (way % 4 != 1 && mmap(page_6, page, PROT_READ | PROT_WRITE,
+					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page_6)
 			err(1, "mmap");
 		memset(page_6, 'j', LEN);
-		device_writes(HIGH | (uintptr_t)page_6, 'k');
-		check(all(page_6, 'j'), ways[way]);
-		result = let_go(&request);
-		check(result == ESTALE, "the driver is told");
+		while (is_busy())
+			usleep(2000);
+		transfer(BUFFER, HIGH | (uintptr_t)page_6, 2);
+		check(all(page_6, 'j'), ways[way % 4]);
+		device_lives('k');
+		check(let_go(file) == ESTALE, "the driver is told");
+		close(file);
 	}
 	munmap(area + 32 * page, page);
 }
 
-/* A child has memory of its own, and cannot bind while its parent is bound. */
+/* A child has memory of its own, and cannot use the bond of its parent. */
 static void fork_and_others(void)
 {
-	struct request request;
-	int status, ready[2], go[2];
+	int file = bind_process(), status, ready[2], go[2];
 	char byte;
 	pid_t child;
 
 	fresh();
 	if (pipe(ready) || pipe(go))
 		err(1, "pipe");
-	hold(&request, area, 16 * page, 1);
+	check(!reach(file, area, 16 * page, 1), "memory can be prefaulted");
 	child = fork();
 	if (!child) {
+		if (reach(file, area, page, 0) != EXDEV || open("/dev/rust-sva-copy", O_RDWR) >= 0 || errno != EBUSY)
+			_exit(4);
 		/* What the device writes for the parent is not here. */
 		memset(area + 7 * page, 'l', LEN);
 		if (write(ready[1], "", 1) != 1 || read(go[0], &byte, 1) != 1)
@@ -268,26 +300,28 @@ static void fork_and_others(void)
 	if (write(go[1], "", 1) != 1 || waitpid(child, &status, 0) != child)
 		err(1, "child");
 	check(status == 0, "the child has other pages");
-	check(!let_go(&request), "it was live to the end");
+	check(!let_go(file), "it was live to the end");
+	close(file);
 }
 
 static void limits(void)
 {
-	struct rlimit few = { .rlim_cur = 4 * page, .rlim_max = 4 * page };
-	struct request request;
+	struct rlimit few = { .rlim_cur = 5 * page, .rlim_max = 5 * page };
 	pid_t child = fork();
 	int status;
 
 	if (!child) {
+		int file;
+
 		if (setrlimit(RLIMIT_MEMLOCK, &few) || setuid(1000))
 			err(1, "setrlimit");
 		fresh();
-		hold(&request, area, 5 * page, 1);
-		check(let_go(&request) == ENOMEM, "more than RLIMIT_MEMLOCK is refused");
-		hold(&request, area, 4 * page, 1);
-		check(!let_go(&request), "as much as that is not");
-		hold(&request, area, 4 * page, 1);
-		check(!let_go(&request), "and it is given back");
+		file = bind_process();
+		check(reach(file, area, 5 * page, 1) == ENOMEM, "more than RLIMIT_MEMLOCK is refused");
+		check(!reach(file, area, 4 * page, 1), "as much as that is not");
+		check(reach(file, area, page, 1) == ENOMEM, "what is held counts");
+		check(!let_go(file), "it was live to the end");
+		check(!reach(file, area, 5 * page, 1), "and it is given back");
 		_exit(0);
 	}
 	if (child < 0 || waitpid(child, &status, 0) != child)
@@ -295,31 +329,158 @@ static void limits(void)
 	check(status == 0, "limits of locked memory");
 }
 
-/* The process is killed with the device at work. */
-static void killed(void)
+static char *map_at(char *at, size_t size, int prot, int flags, int fd)
 {
-	int status;
+	char *got = mmap(at, size, prot, flags | MAP_FIXED, fd, 0);
 
-	for (int round = 0; round < 20; round++) {
-		pid_t child = fork();
+	if (got != at)
+		err(1, "mmap");
+	return got;
+}
 
-		if (!child) {
-			struct request request;
+static void writes_all_over(int file, char *at, size_t size, char pattern, const char *kind)
+{
+	check(!reach(file, at, size, 1), kind);
+	for (size_t offset = 0; offset < size; offset += size / 4) {
+		device_writes(HIGH | (uintptr_t)(at + offset), pattern);
+		check(all(at + offset, pattern), kind);
+	}
+}
 
-			fresh();
-			hold(&request, area, 16 * page, 1);
-			reg(SOURCE, BUFFER);
-			reg(DESTINATION, HIGH | (uintptr_t)area);
-			reg(COUNT, LEN);
+static void kinds(void)
+{
+	const size_t huge = 2 << 20;
+	char *at = (char *)0x30000000;
+	int file = bind_process(), fd;
+
+	/* A huge page that breaks in pieces. */
+	map_at(at, huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	madvise(at, huge, MADV_HUGEPAGE);
+	writes_all_over(file, at, huge, 'A', "transparent huge pages");
+	madvise(at + 2 * page, page, MADV_DONTNEED);
+	load('B');
+	transfer(BUFFER, HIGH | (uintptr_t)(at + 2 * page), 2);
+	check(!at[2 * page], "a piece of a huge page is given up");
+	device_lives('B');
+	check(let_go(file) == ESTALE, "the driver is told");
+	check(!reach(file, OWN, page, 1), "a page again");
+	munmap(at, huge);
+
+	/* Only if the test has set such pages aside. */
+	if (mmap(at, huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_FIXED, -1, 0) == at) {
+		writes_all_over(file, at, huge, 'C', "hugetlbfs");
+		munmap(at, huge);
+		check(let_go(file) == ESTALE, "the driver is told");
+		check(!reach(file, OWN, page, 1), "a page again");
+	}
+
+	/* A private mapping is written to, and the file is not; a shared one is the file. */
+	fd = memfd_create("file", 0);
+	if (fd < 0 || ftruncate(fd, 8 * page))
+		err(1, "memfd");
+	map_at(at, 8 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+	map_at(at + 8 * page, 8 * page, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	writes_all_over(file, at, 8 * page, 'D', "a private file mapping");
+	check(!at[8 * page], "the file is as before");
+	writes_all_over(file, at + 8 * page, 8 * page, 'E', "a shared file mapping");
+	if (ftruncate(fd, 0) || ftruncate(fd, 8 * page))
+		err(1, "ftruncate");
+	load('F');
+	transfer(BUFFER, HIGH | (uintptr_t)(at + 8 * page), 2);
+	check(!at[8 * page], "what was cut off the file is not reached");
+	device_lives('F');
+	check(let_go(file) == ESTALE, "the driver is told");
+	check(!reach(file, OWN, page, 1), "a page again");
+	munmap(at, 16 * page);
+	close(fd);
+
+	/* A stack that has grown. */
+	map_at(at + 63 * page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN, -1);
+	at[62 * page] = 1;
+	writes_all_over(file, at + 62 * page, 2 * page, 'G', "a stack");
+	check(!let_go(file), "it was live to the end");
+	munmap(at + 62 * page, 2 * page);
+	close(file);
+}
+
+/* The process exits or becomes another program; somebody else has the memory, too. */
+static void gone(int how)
+{
+	int fd = memfd_create("shared", 0), status, ready[2];
+	char *shared = (char *)0x30000000, byte;
+	pid_t child;
+
+	if (fd < 0 || ftruncate(fd, page) || pipe(ready))
+		err(1, "memfd");
+	map_at(shared, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	memset(shared, 'a', page);
+	child = fork();
+	if (!child) {
+		int file = bind_process();
+
+		check(!reach(file, shared, page, 1), "shared memory can be prefaulted");
+		device_writes(HIGH | (uintptr_t)shared, 'b');
+		check(all(shared, 'b'), "it is reached");
+		load('c');
+		reg(SOURCE, BUFFER);
+		reg(DESTINATION, HIGH | (uintptr_t)shared);
+		reg(COUNT, LEN);
+		if (how == SIGKILL) {
 			reg(COMMAND, 3);
 			kill(getpid(), SIGKILL);
 		}
+		dup2(ready[1], 1);
+		execl("/bin/sh", "sh", "-c", "echo; read byte", NULL);
+		_exit(1);
+	}
+	if (child < 0)
+		err(1, "fork");
+	if (how == SIGKILL) {
+		if (waitpid(child, &status, 0) != child)
+			err(1, "waitpid");
+		check(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "it was killed");
+	} else if (read(ready[0], &byte, 1) != 1) {
+		errx(1, "the child did not become another program");
+	}
+	while (is_busy())
+		usleep(2000);
+	memset(shared, 'd', page);
+	transfer(BUFFER, HIGH | (uintptr_t)shared, 2);
+	check(all(shared, 'd'), how == SIGKILL ? "nothing is reached after the exit" : "nor after exec");
+	if (how != SIGKILL) {
+		kill(child, SIGKILL);
+		waitpid(child, &status, 0);
+	}
+	munmap(shared, page);
+	close(fd);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+/* Binds, prefaults and exits in all ways. */
+static void rounds(int number)
+{
+	for (int round = 0; round < number; round++) {
+		pid_t child = fork();
+		int status;
+
+		if (!child) {
+			int file = open("/dev/rust-sva-copy", O_RDWR);
+
+			fresh();
+			if (file < 0 || reach(file, area, (1 + round % 16) * page, round & 1))
+				_exit(1);
+			if (round % 4 == 1 && let_go(file))
+				_exit(2);
+			if (round % 4 == 2)
+				munmap(area, page);
+			if (round % 4 == 3)
+				kill(getpid(), SIGKILL);
+			_exit(0);
+		}
 		if (child < 0 || waitpid(child, &status, 0) != child)
 			err(1, "fork");
-		check(WIFSIGNALED(status), "it was killed");
-		check(!ask(1), "nothing is held");
-		while (is_busy())
-			usleep(2000);
+		check(status == (round % 4 == 3 ? SIGKILL : 0), "a round");
 	}
 }
 
@@ -328,21 +489,28 @@ int main(int argc, char **argv)
 	char path[128];
 	int fd;
 
-	if (argc != 2)
-		errx(2, "usage: svacheck BDF");
+	if (argc < 2)
+		errx(2, "usage: svacheck BDF [ROUNDS]");
 	page = sysconf(_SC_PAGESIZE);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", argv[1]);
 	fd = open(path, O_RDWR);
 	regs = mmap(NULL, 0x100000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (fd < 0 || regs == MAP_FAILED)
 		err(1, "%s", path);
-	chmod("/dev/tce-hold", 0666);
-	inside_and_outside();
-	read_only();
-	taken_away();
-	fork_and_others();
-	limits();
-	killed();
+	chmod("/dev/rust-sva-copy", 0666);
+	map_at(OWN, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	if (argc > 2) {
+		rounds(atoi(argv[2]));
+	} else {
+		inside_and_outside();
+		read_only();
+		taken_away();
+		fork_and_others();
+		limits();
+		kinds();
+		gone(SIGKILL);
+		gone(0);
+	}
 	printf("ok: %d checks\n", checks);
 	return 0;
 }

@@ -93,30 +93,92 @@ def copied(bench):
     return said.pop()
 
 
+def _bound(bench):
+    """Loads the sample and gives it edu. Returns the address."""
+    bdf = bench.bdf("edu")
+    bench.guest.run(f"load tce_iommu; load rust_sva_copy; bind {bdf} rust_sva_copy")
+    return bdf
+
+
 def isolated(bench):
     """edu reaches what was prefaulted for it, and nothing else of a process."""
-    bdf = bench.bdf("edu")
-    bench.guest.run(f"load tce_iommu; load tce_hold; bind {bdf} tce_hold")
+    bdf = _bound(bench)
+    bench.guest.run("echo 4 >/proc/sys/vm/nr_hugepages")
     said = bench.guest.run(f"svacheck {bdf}", 240)
-    bench.guest.run(f"unbind {bdf}; rmmod tce_hold")
-    locked = bench.guest.run("cat /proc/self/status | grep VmLck")
-    expect(locked.split()[1] == "0", locked)
+    bench.guest.run("echo 0 >/proc/sys/vm/nr_hugepages")
     return said
+
+
+def _rounds(number):
+    def rounds(bench):
+        """Binding, prefaulting and exit in turn leave nothing behind."""
+        bdf = _bound(bench)
+        bench.guest.run(f"svacheck {bdf} 8")
+        steps.forget_leaks(bench)
+        said = bench.guest.run(f"svacheck {bdf} {number}", 3600)
+        bench.guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
+        leaks = steps.leaks(bench)
+        expect(not leaks, f"leaks: {leaks[:2]}")
+        return said
+    return rounds
+
+
+def _start_holder(bench):
+    """A process that stays bound, with descriptor 9 of a shell. Returns its number."""
+    bench.guest.run("(exec 9<>/dev/rust-sva-copy; echo ready >/tmp/holding; exec sleep 9999) >/tmp/holder 2>&1 & echo $! >/tmp/pid; "
+                    "for try in $(seq 200); do [ -e /tmp/holding ] && break; usleep 50000; done; rm /tmp/holding")
+    return bench.guest.run("cat /tmp/pid")
+
+
+def _stop_holder(bench, pid):
+    bench.guest.run(f"kill {pid}; for try in $(seq 200); do [ -e /proc/{pid} ] || break; usleep 50000; done")
 
 
 def who_has_it(bench):
     """debugfs says which process has the window of a device, as long as it has it."""
-    bdf = bench.bdf("edu")
+    bdf = _bound(bench)
     windows = f"{steps.DEBUGFS}/$(group_of {bdf})/windows"
-    bench.guest.run(f"load tce_hold; bind {bdf} tce_hold")
-    bench.guest.run("head -c 24 /dev/zero >/dev/tce-hold & echo $! >/tmp/holder")
-    pid = bench.guest.run("cat /tmp/holder")
-    said = bench.guest.run(f"for try in $(seq 200); do grep process {windows} && break; usleep 50000; done")
+    pid = _start_holder(bench)
+    said = bench.guest.run(f"grep process {windows}")
     expect(said == f"window 1 belongs to process {pid}", f"{said!r}, and the process is {pid}")
-    bench.guest.run(f"kill {pid}; for try in $(seq 200); do [ -e /proc/{pid} ] || break; usleep 50000; done")
+    _stop_holder(bench, pid)
     left = bench.guest.try_run(f"grep process {windows}")[1]
     expect(not left, left)
-    bench.guest.run(f"unbind {bdf}; rmmod tce_hold")
+    return said
+
+
+def others(bench):
+    """While a process has the device nobody else gets it; its file outlives the driver."""
+    bdf = _bound(bench)
+    windows = f"{steps.DEBUGFS}/$(group_of {bdf})/windows"
+    pid = _start_holder(bench)
+    status, said = bench.guest.try_run("(exec 9<>/dev/rust-sva-copy)")
+    expect(status and "busy" in said.lower(), f"a second process: {said}")
+    bench.guest.read_log()
+    # The driver goes, and with it the bond; VFIO gets the device with both windows.
+    for kind in ("type1", "iommufd"):
+        bench.guest.run(f"load vfio_pci; load vfio_iommu_type1; load iommufd; bind {bdf} vfio-pci; vfiocheck {kind} {bdf}")
+        expect(not bench.guest.try_run(f"grep process {windows}")[1], "the process still has the window")
+        status, said = bench.guest.try_run("(exec 9<>/dev/rust-sva-copy)")
+        expect(status, f"a process has a device of VFIO: {said}")
+        bench.guest.run(f"bind {bdf} rust_sva_copy")
+    _stop_holder(bench, pid)
+    said = bench.guest.run("svacopy", 60)
+    return f"EBUSY, then VFIO, then {said}"
+
+
+def unplugged(bench):
+    """The device goes while a process is bound, and comes again."""
+    bdf = _bound(bench)
+    pid = _start_holder(bench)
+    bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/remove; echo 1 >/sys/bus/pci/rescan")
+    bench.guest.run(f"for try in $(seq 200); do [ -e /sys/bus/pci/devices/{bdf} ] && break; usleep 50000; done; "
+                    f"bind {bdf} rust_sva_copy")
+    # The old file has nothing to say about the new device.
+    said = bench.guest.run("svacopy", 60)
+    _stop_holder(bench, pid)
+    said = bench.guest.run("svacopy", 60)
+    bench.guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
     return said
 
 
@@ -178,8 +240,9 @@ def no_support(bench):
     return _said(log, bdf, _NO_SUPPORT)
 
 
-def _tce(machine):
-    return Scenario("sva", "modern-debug-64k", machine, ("edu",), (copied, isolated, who_has_it, steps.log_clean))
+def _tce(machine, flavour="modern-debug-64k", name="sva", number=60, **more):
+    return Scenario(name, flavour, machine, ("edu",),
+                    (copied, isolated, who_has_it, others, unplugged, _rounds(number), steps.log_clean), **more)
 
 
 def _intel(name, test_steps, more=(), **others):
@@ -194,5 +257,8 @@ _BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypas
 SCENARIOS = [Scenario("sva-none", "modern-debug-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
                       append="tce_iommu.process_windows=0"),
              _tce("pseries"), _tce("powernv10"),
+             *(_tce(machine, name="sva-long", number=1000, only_all=True) for machine in ("pseries", "powernv10")),
+             *(_tce(machine, "modern-debug-4k", only_all=True) for machine in ("pseries", "powernv10")),
+             *(_tce(machine, name="sva-hash", append="disable_radix", only_all=True) for machine in ("pseries", "powernv10")),
              _intel("sva", (one_process, exit_and_unbind, refusals), _BEYOND, coherent=True),
              _intel("sva-off", (no_support,))]
