@@ -109,13 +109,21 @@ def isolated(bench):
     return said
 
 
+def _pinned(bench):
+    """How many pages are pinned."""
+    counts = dict(line.split() for line in bench.guest.run("grep nr_foll_pin /proc/vmstat").splitlines())
+    return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
+
+
 def _rounds(number):
     def rounds(bench):
         """Binding, prefaulting and exit in turn leave nothing behind."""
         bdf = _bound(bench)
         bench.guest.run(f"svacheck {bdf} 8")
         steps.forget_leaks(bench)
+        pinned = _pinned(bench)
         said = bench.guest.run(f"svacheck {bdf} {number}", 3600)
+        expect(_pinned(bench) == pinned, f"{pinned} pages were pinned, now {_pinned(bench)}")
         bench.guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
         leaks = steps.leaks(bench)
         expect(not leaks, f"leaks: {leaks[:2]}")
