@@ -2,7 +2,8 @@
 /*
  * vfiobench IOVA BDF[,BDF...] API:WORK:BYTES[:DEVICES]...: what VFIO costs, between
  * the marks of bench/marks.h; one measurement and one line of output for each. API is
- * type1, iommufd or spapr, WORK is one of
+ * type1, iommufd, spapr, or sva (a process bound by the sample rust_sva_copy), WORK is
+ * one of
  *
  *	map	map and unmap ordinary memory with one ioctl each; most of its
  *		pages follow each other
@@ -13,6 +14,7 @@
  *		and after unmapping
  *
  * With spapr IOVA is not used: a window of 64K pages is made, where the kernel wants it.
+ * With sva it is the address of the memory that says where.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -40,7 +42,8 @@ static struct space space;
 static struct device devices[MAX_DEVICES];
 static int nr_devices;
 static char *bdfs[MAX_DEVICES + 1];
-static bool spapr;
+static bool spapr, sva;
+static int file = -1;	/* of the sample */
 static uint64_t iova;
 static char *ordered, *scattered;	/* MOST each, once they are needed */
 
@@ -50,12 +53,15 @@ static void check(int ret, const char *what)
 		errx(1, "%s: %s", what, strerror(-ret));
 }
 
+/* At low addresses, which every window for a process reaches. */
 static char *reserve(uint64_t length, int flags)
 {
-	char *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	static uintptr_t next = 1ull << 30;
+	char *memory = mmap((void *)next, length, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		err(1, "mmap");
+	next += length;
 	return memory;
 }
 
@@ -135,8 +141,30 @@ static char *memory_of(uint64_t length, bool in_a_row)
 	return memory;
 }
 
+static int ask(uint64_t what, void *memory, uint64_t length)
+{
+	uint64_t request[4] = { what, (uintptr_t)memory, length, 1 };
+
+	return write(file, request, sizeof(request)) == sizeof(request) ? 0 : -errno;
+}
+
+static int map(void *memory, uint64_t length)
+{
+	return sva ? ask(1, memory, length) : space_map(&space, iova, memory, length, READ | WRITE);
+}
+
+static int unmap(uint64_t length)
+{
+	return sva ? ask(3, NULL, 0) : space_unmap(&space, iova, length);
+}
+
 static void open_all(const char *api, int number)
 {
+	if (sva) {
+		file = open("/dev/rust-sva-copy", O_RDWR);
+		check(file < 0 ? -errno : 0, "/dev/rust-sva-copy");
+		return;
+	}
 	check(space_open(&space, strcmp(api, "iommufd") ? TYPE1 : IOMMUFD), "open");
 	if (spapr)
 		space.type = VFIO_SPAPR_TCE_v2_IOMMU;
@@ -146,6 +174,10 @@ static void open_all(const char *api, int number)
 
 static void close_all(void)
 {
+	if (sva) {
+		close(file);
+		return;
+	}
 	while (nr_devices)
 		device_close(&devices[--nr_devices]);
 	space_close(&space);
@@ -183,11 +215,11 @@ static void work_map(uint64_t length, bool in_a_row)
 	make_window(length);
 	pin(memory, length);
 	mark(MARK_FIRST);
-	ret = space_map(&space, iova, memory, length, READ | WRITE);
+	ret = map(memory, length);
 	mark(MARK_STOP);
 	check(ret, "map");
 	mark(MARK_SECOND);
-	ret = space_unmap(&space, iova, length);
+	ret = unmap(length);
 	mark(MARK_STOP);
 	check(ret, "unmap");
 }
@@ -211,7 +243,7 @@ static void work_switch(const char *api, uint64_t length, int number)
 	mark(MARK_STOP);
 	make_window(1ull << 30);
 	pin(memory, length);
-	check(space_map(&space, iova, memory, length, READ | WRITE), "map");
+	check(map(memory, length), "map");
 	mark(MARK_SECOND);
 	close_all();
 	mark(MARK_STOP);
@@ -289,6 +321,7 @@ static void measure(char *text)
 	length = strtoull(bytes, NULL, 0);
 	devices_used = number ? atoi(number) : MAX_DEVICES;
 	spapr = !strcmp(api, "spapr");
+	sva = !strcmp(api, "sva");
 	open_all(api, devices_used);
 	if (!strcmp(work, "map"))
 		work_map(length, true);

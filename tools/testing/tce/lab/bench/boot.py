@@ -11,8 +11,9 @@ from . import cases, counts
 
 # Who has which device.
 _MODULES = {"legacy": ("tce_bench", "nvme", "vfio_pci", "vfio_iommu_spapr_tce"),
-            "modern": ("tce_iommu", "tce_bench", "nvme", "vfio_pci", "vfio_iommu_type1", "iommufd")}
-_DEVICES = {"tce_bench": "testdev", "dma_map_benchmark": "testdev", "nvme": "null", "vfio-pci": "null"}
+            "modern": ("tce_iommu", "tce_bench", "nvme", "vfio_pci", "vfio_iommu_type1", "iommufd", "rust_sva_copy")}
+_DEVICES = {"tce_bench": "testdev", "dma_map_benchmark": "testdev", "nvme": "null", "vfio-pci": "null",
+            "rust_sva_copy": "edu"}
 
 
 @dataclasses.dataclass
@@ -88,7 +89,7 @@ def _enter(bench, mode):
 def _commands(bench, mode, chosen):
     """(cases, command that measures them)."""
     def fill(text):
-        return text.format(nvme=bench.bdf("null")) if "{nvme}" in text else text
+        return text.format(nvme=bench.bdf("null") if "{nvme}" in text else "", edu=bench.bdf("edu") if "{edu}" in text else "")
     if mode.command:
         return [(chosen, fill(" ".join([mode.command, *(case.command for case in chosen)])))]
     return [([case], fill(case.command)) for case in chosen]

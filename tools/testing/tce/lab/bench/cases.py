@@ -100,6 +100,18 @@ def _vfio(driver):
             yield vfio("spapr pin", "spapr:pin", MAPPED, MAPPED // PAGE)
 
 
+# A process and its device: bound by the sample, beside iommufd with its addresses.
+PREFAULTED = {"64K": 64 * KIB, "2M": 2 * MIB, "64M": 64 * MIB}
+
+
+def _process(api, to, device):
+    """What a process pays for its device: to have it, and to have it reach memory."""
+    cases = [vfio(f"{work} {name}", f"{api}:{work}", length, 1)
+             for work in ("map", "scatter") for name, length in PREFAULTED.items()]
+    cases += [vfio(name, f"{api}:switch", MIB, 1) for name in ("switch", "switch again")]
+    return Mode(api, "modern", tuple(cases), f"vfiobench {IOVA:#x} {{{device}}}", to, "DMA")
+
+
 def _lazy():
     """A flush queue, in a new domain and when it has been in use."""
     yield Mode("DMA-FQ first", "modern", FIRST, type="DMA-FQ", fresh=True)
@@ -133,6 +145,9 @@ BOOTS = (
         *_modes("modern", "DMA", "DMA", with_vfio=True),
         *_lazy(),
         *_modes("modern", "direct", "identity")), append={"legacy": "iommu=nobypass"}),
+    *(Boot(f"{machine}-process", machine, (_process("iommufd", "vfio-pci", "nvme"),
+                                           _process("sva", "rust_sva_copy", "edu")), devices=("null", "edu"))
+      for machine in ("pseries", "powernv10")),
     Boot("powernv10-bypass", "powernv10", (*_modes("legacy", "direct", ""),)),
 )
 

@@ -16,6 +16,7 @@ class Row:
     what: str
     modern: str = ""
     legacy: str = ""
+    beside: str = ""    # in place of legacy, another measurement of modern
     must: object = None
     aim: object = None
 
@@ -73,7 +74,7 @@ def table(env, results):
     """The rows as text, and how many goals are missed."""
     lines = [("work", "legacy", "modern", "ratio", "must / aim", "verdict")]
     for row in read(env):
-        legacy = figure(row.what, results.get(f"legacy/{row.legacy}"))
+        legacy = figure(row.what, results.get(f"modern/{row.beside}" if row.beside else f"legacy/{row.legacy}"))
         modern = figure(row.what, results.get(f"modern/{row.modern}"))
         ratio = f"{modern / legacy:.2f}" if legacy and modern is not None else "-"
         lines.append((row.work, _number(legacy), _number(modern), ratio, _goal(row, legacy), verdict(row, legacy, modern)))
