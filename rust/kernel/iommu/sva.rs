@@ -15,6 +15,11 @@
 //! [`SvaOps`]: super::SvaOps
 //! [`BlockPasid`]: super::BlockPasid
 
+use super::{
+    sva_domain::SvaDomain,
+    sva_mirror::Mirror,
+    Group, //
+};
 pub use super::{
     sva_error::{
         BindError,
@@ -25,11 +30,6 @@ pub use super::{
         Prefault, //
     },
     Pasid, //
-};
-use super::{
-    sva_domain::SvaDomain,
-    sva_mirror::Mirror,
-    Group, //
 };
 use crate::{
     bindings,

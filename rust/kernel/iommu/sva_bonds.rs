@@ -124,9 +124,7 @@ impl SvaBonds {
         self.list.lock().bonds.as_ref()?;
         // SAFETY: By the type invariants the device has its driver. Who unbinds it holds the lock
         // from before that until the list is closed, so it stays while the lock is held.
-        Some(f(unsafe {
-            Device::<Bound>::from_raw(self.dev.as_raw())
-        }))
+        Some(f(unsafe { Device::<Bound>::from_raw(self.dev.as_raw()) }))
     }
 
     /// Binds the device to the address space of the current task, for an open file. May sleep.
@@ -202,9 +200,8 @@ impl SvaFileBond {
         len: usize,
         access: Access,
     ) -> Result<Prefault, PrefaultError> {
-        let mirror: Option<Arc<Mirror>> = self
-            .with(|_, bond| bond.mirror().cloned())
-            .ok_or(ENODEV)?;
+        let mirror: Option<Arc<Mirror>> =
+            self.with(|_, bond| bond.mirror().cloned()).ok_or(ENODEV)?;
         // CAST: An address of the process.
         Prefault::new(mirror.as_ref(), ptr.as_const_ptr().addr(), len, access)
     }
