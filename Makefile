@@ -20,7 +20,8 @@ help:
 	@echo '                          ARCH=x86_64 or ARCH=powerpcle for one of them'
 	@echo 'make mutants              break the code on purpose, one line at a time: does a KUnit test notice?'
 	@echo 'make coverage             which lines of the driver the KUnit suites run; after make kunit ARCH=x86_64'
-	@echo 'make bench                what mapping costs, beside the driver in arch/powerpc, and whether goals are met'
+	@echo 'make bench                what mapping costs, beside the driver in arch/powerpc, and whether goals are met;'
+	@echo '                          ONLY=word for the rows with a word'
 	@echo 'make bench-doc            write the table and charts of Documentation/driver-api/tce-iommu-performance'
 	@echo 'make bench-update         write the counts that make check compares with, after a change that is meant'
 	@echo 'make profile CASE=...     instructions of one measurement by function; without CASE, which there are'
@@ -55,7 +56,9 @@ coverage:
 	@$(enter) coverage
 mutants:
 	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
-bench bench-doc bench-update:
+bench:
+	@$(enter) bench $(if $(ONLY),--only '$(ONLY)')
+bench-doc bench-update:
 	@$(enter) $@
 profile:
 	@$(enter) profile '$(CASE)'

@@ -45,7 +45,8 @@ static char *bdfs[MAX_DEVICES + 1];
 static bool spapr, sva;
 static int file = -1;	/* of the sample */
 static uint64_t iova;
-static char *ordered, *scattered;	/* MOST each, once they are needed */
+static uint64_t most;			/* that is mapped at once, of memory of its own */
+static char *ordered, *scattered;	/* so much each, once they are needed */
 
 static void check(int ret, const char *what)
 {
@@ -127,7 +128,7 @@ static char *memory_of(uint64_t length, bool in_a_row)
 
 	if (length <= MOST) {
 		if (!*kept)
-			*kept = find_memory(MOST, MAP_PRIVATE, in_a_row);
+			*kept = find_memory(most, MAP_PRIVATE, in_a_row);
 		return *kept;
 	}
 	chunk = find_memory(CHUNK, MAP_SHARED, in_a_row);
@@ -353,6 +354,13 @@ int main(int argc, char **argv)
 
 		if (*bdf)
 			bdfs[number++] = bdf;
+	}
+	for (int i = 3; i < argc; i++) {
+		const char *bytes = strchr(strchr(argv[i], ':') ? strchr(argv[i], ':') + 1 : argv[i], ':');
+		uint64_t length = bytes ? strtoull(bytes + 1, NULL, 0) : 0;
+
+		if (length <= MOST && length > most)
+			most = length;
 	}
 	for (int i = 3; i < argc; i++)
 		measure(argv[i]);

@@ -71,7 +71,7 @@ def _check(env, args):
 
 
 def _bench(env, args):
-    return bench.run_bench(env, _given(args))
+    return bench.run_bench(env, _given(args), args.only)
 
 
 def _bench_update(env, args):
@@ -153,6 +153,7 @@ def _parser():
     sub.set_defaults(run=_check)
 
     sub = commands.add_parser("bench", help="what mapping costs, beside the driver in arch/powerpc")
+    sub.add_argument("--only", default="", help="only rows with this word")
     sub.set_defaults(run=_bench)
 
     sub = commands.add_parser("bench-update", help="write the counts that check compares with")

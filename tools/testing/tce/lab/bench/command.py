@@ -35,10 +35,14 @@ def measure(env, given, wanted=lambda name: True, places=cases.BOOTS):
     return results, problems
 
 
-def run_bench(env, given):
-    """The table; returns the exit status."""
-    results, problems = measure(env, given)
-    lines, missed = rows.table(env, results)
+def run_bench(env, given, only=""):
+    """The table, or its rows with a word; returns the exit status."""
+    chosen = rows.read(env, only)
+    if not chosen:
+        raise Fail(f"no row has {only!r}")
+    needed = {name for row in chosen for name in row.measurements()}
+    results, problems = measure(env, given, needed.__contains__ if only else lambda name: True)
+    lines, missed = rows.table(chosen, results)
     for text in rows.layout(lines, " | ", "=+="):
         line(text)
     return _tell(problems) or int(bool(missed))
@@ -65,7 +69,7 @@ def run_doc(env, given):
     grown, more = measure(env, given, places=plots.BOOTS)
     target = env.top / _DOCUMENTED
     target.mkdir(parents=True, exist_ok=True)
-    lines, _ = rows.table(env, results)
+    lines, _ = rows.table(rows.read(env), results)
     # A dash alone would begin a list.
     texts = list(rows.layout([["\\-" if cell == "-" else cell for cell in one] for one in lines], "  ", "  "))
     (target / "table.txt").write_text("\n".join([_TABLE_HEAD, texts[1], *texts, texts[1], ""]), encoding="utf-8")

@@ -20,10 +20,19 @@ class Row:
     must: object = None
     aim: object = None
 
+    @property
+    def first(self):
+        """What the modern driver is compared with."""
+        return f"modern/{self.beside}" if self.beside else f"legacy/{self.legacy}"
 
-def read(env):
+    def measurements(self):
+        return self.first, f"modern/{self.modern}"
+
+
+def read(env, only=""):
+    """The rows, or those with a word."""
     with open(env.tce / "bench/goals.toml", "rb") as file:
-        return [Row(**row) for row in tomllib.load(file)["row"]]
+        return [row for row in (Row(**row) for row in tomllib.load(file)["row"]) if only in row.work]
 
 
 def figure(what, measure):
@@ -70,12 +79,11 @@ def _goal(row, legacy):
     return " / ".join(text(goal) for goal in (row.must, row.aim) if goal is not None)
 
 
-def table(env, results):
-    """The rows as text, and how many goals are missed."""
+def table(chosen, results):
+    """Rows as text, and how many goals are missed."""
     lines = [("work", "legacy", "modern", "ratio", "must / aim", "verdict")]
-    for row in read(env):
-        legacy = figure(row.what, results.get(f"modern/{row.beside}" if row.beside else f"legacy/{row.legacy}"))
-        modern = figure(row.what, results.get(f"modern/{row.modern}"))
+    for row in chosen:
+        legacy, modern = (figure(row.what, results.get(name)) for name in row.measurements())
         ratio = f"{modern / legacy:.2f}" if legacy and modern is not None else "-"
         lines.append((row.work, _number(legacy), _number(modern), ratio, _goal(row, legacy), verdict(row, legacy, modern)))
     return lines, sum(one[-1] in ("MISSED", "not measured") for one in lines)
