@@ -77,7 +77,8 @@ impl PinnedPages {
     /// they are unpinned. Fails with [`EFAULT`] where the process has no such memory, or memory
     /// that cannot be pinned for long, and with [`EINTR`] if the current task is being killed.
     ///
-    /// Stands for `pin_user_pages_remote()`.
+    /// Stands for `pin_user_pages_fast()`, and `pin_user_pages_remote()` for another address space
+    /// than the current one.
     pub fn new(mm: &MmWithUser, start: usize, count: usize, write: bool) -> Result<Self> {
         // How many there are may be up to the process.
         let mut pages =
@@ -94,21 +95,7 @@ impl PinnedPages {
         let mut done = 0;
         while let Some(rest) = pages.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = start.wrapping_add(done.wrapping_mul(PAGE_SIZE));
-            let got = {
-                let _lock = mm.mmap_read_lock();
-                // SAFETY: `rest` has room for as many pages, the lock is held, and it stays so
-                // because `locked` is null.
-                unsafe {
-                    bindings::pin_user_pages_remote(
-                        mm.as_raw(),
-                        at,
-                        rest.len(),
-                        flags,
-                        rest.as_mut_ptr(),
-                        ptr::null_mut(),
-                    )
-                }
-            };
+            let got = Self::pin(mm, at, rest, flags);
             match usize::try_from(got) {
                 Ok(got) if got > 0 => done = done.wrapping_add(got),
                 result => {
@@ -126,6 +113,33 @@ impl PinnedPages {
         // INVARIANT: All are pinned.
         this.pages = pages;
         Ok(this)
+    }
+
+    /// Pins pages from `at` on. Returns how many of `pages` it has filled, or an error.
+    fn pin(mm: &MmWithUser, at: usize, pages: &mut [*mut bindings::page], flags: c_uint) -> c_long {
+        // The page tables of the current task can be looked at without a lock.
+        if kernel::current!().mm().is_some_and(|own| ptr::eq(own, mm)) {
+            // CAST: What is left is for the next call.
+            let count = pages.len().min(c_int::MAX as usize) as c_int;
+            // SAFETY: `pages` has room for as many pages.
+            let got =
+                unsafe { bindings::pin_user_pages_fast(at, count, flags, pages.as_mut_ptr()) };
+            // CAST: To a larger type.
+            return got as c_long;
+        }
+        let _lock = mm.mmap_read_lock();
+        // SAFETY: `pages` has room for as many pages, the lock is held, and it stays so because
+        // `locked` is null.
+        unsafe {
+            bindings::pin_user_pages_remote(
+                mm.as_raw(),
+                at,
+                pages.len(),
+                flags,
+                pages.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        }
     }
 
     /// The number of pages.

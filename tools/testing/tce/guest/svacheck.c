@@ -32,8 +32,8 @@ enum { SOURCE = 0x80, DESTINATION = 0x88, COUNT = 0x90, COMMAND = 0x98 };
 static volatile uint8_t *regs;
 static size_t page;
 static int checks;
-/* Low enough for any window. */
-static char *area = (char *)0x20000000;
+/* Low enough for any window, and beyond the heap. */
+static char *area = (char *)0x100000000;
 #define OWN	(area + 64 * page)
 
 /* The device has the byte order of the machine that QEMU was built for. */
@@ -350,7 +350,7 @@ static void writes_all_over(int file, char *at, size_t size, char pattern, const
 static void kinds(void)
 {
 	const size_t huge = 2 << 20;
-	char *at = (char *)0x30000000;
+	char *at = (char *)0x180000000;
 	int file = bind_process(), fd;
 
 	/* A huge page that breaks in pieces. */
@@ -407,7 +407,7 @@ static void kinds(void)
 static void gone(int how)
 {
 	int fd = memfd_create("shared", 0), status, ready[2];
-	char *shared = (char *)0x30000000, byte;
+	char *shared = (char *)0x180000000, byte;
 	pid_t child;
 
 	if (fd < 0 || ftruncate(fd, page) || pipe(ready))

@@ -54,10 +54,10 @@ static void check(int ret, const char *what)
 		errx(1, "%s: %s", what, strerror(-ret));
 }
 
-/* At low addresses, which every window for a process reaches. */
+/* At low addresses, which every window for a process reaches, but beyond any heap. */
 static char *reserve(uint64_t length, int flags)
 {
-	static uintptr_t next = 1ull << 30;
+	static uintptr_t next = 4ull << 30;
 	char *memory = mmap((void *)next, length, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
