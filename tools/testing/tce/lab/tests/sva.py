@@ -112,8 +112,8 @@ def isolated(bench):
 
 
 def _pinned(bench):
-    """How many pages are pinned."""
-    counts = dict(line.split() for line in bench.guest.run("grep nr_foll_pin /proc/vmstat").splitlines())
+    """How many pages are pinned, after each CPU has told what it counted."""
+    counts = dict(line.split() for line in bench.guest.run("cat /proc/sys/vm/stat_refresh; grep nr_foll_pin /proc/vmstat").splitlines())
     return int(counts["nr_foll_pin_acquired"]) - int(counts["nr_foll_pin_released"])
 
 
