@@ -13,6 +13,7 @@ use core::ptr::{
 };
 use kernel::{
     new_mutex,
+    powerpc::window::WindowNumber,
     prelude::*,
     sync::{
         atomic::{
@@ -26,6 +27,11 @@ use kernel::{
     }, //
 };
 
+/// Values of [`Bond::limit`]: what is not published to the PE.
+const NONE: i32 = 0;
+const HIGH: i32 = 1;
+const ALL: i32 = 2;
+
 /// The tie between a domain and the windows of one PE.
 ///
 /// # Invariants
@@ -35,7 +41,7 @@ use kernel::{
 pub(crate) struct Bond {
     port: Arc<dyn Firmware>,
     raw: NonNull<dyn Firmware>,
-    closing: Atomic<bool>,
+    limit: Atomic<i32>,
     next: Atomic<*mut Bond>,
 }
 
@@ -47,7 +53,7 @@ impl Bond {
             Self {
                 raw: NonNull::from(&*port),
                 port,
-                closing: Atomic::new(false),
+                limit: Atomic::new(NONE),
                 next: Atomic::new(ptr::null_mut()),
             },
             GFP_KERNEL,
@@ -61,11 +67,23 @@ impl Bond {
         unsafe { self.raw.as_ref() }
     }
 
-    /// Whether the PE is about to leave: nothing new is published to it.
+    /// Whether all that is new is published to the PE.
     #[inline(always)]
-    pub(crate) fn is_closing(&self) -> bool {
-        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
-        unsafe { self.closing.as_ptr().read_volatile() }
+    pub(crate) fn takes_all(&self) -> bool {
+        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
+        unsafe { self.limit.as_ptr().read_volatile() == NONE }
+    }
+
+    /// Whether what is new in a window is published to the PE, which is not so when it leaves.
+    ///
+    /// Fails with [`EADDRINUSE`] if somebody else has the window.
+    #[cold]
+    pub(crate) fn takes(&self, window: WindowNumber) -> Result<bool> {
+        match self.limit.load(Relaxed) {
+            ALL => Ok(false),
+            HIGH if window == WindowNumber::High => Err(EADDRINUSE),
+            _ => Ok(true),
+        }
     }
 
     /// The next bond on the list. Any context.
@@ -145,11 +163,24 @@ impl Bonds {
     /// Stops publishing to `port`. Everybody has noticed after a grace period. May sleep; cannot
     /// fail.
     pub(crate) fn close(&self, port: &Arc<dyn Firmware>) {
+        self.limit(port, ALL);
+    }
+
+    /// Has what is new in the high window refused for `port`, or published again. As
+    /// [`close`](Self::close).
+    pub(crate) fn refuse_high(&self, port: &Arc<dyn Firmware>, refuse: bool) {
+        self.limit(port, if refuse { HIGH } else { NONE });
+    }
+
+    fn limit(&self, port: &Arc<dyn Firmware>, limit: i32) {
         let _writers = self.writers.lock();
         let Some(at) = self.find(port) else { return };
         // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
         if let Some(bond) = unsafe { at.load(Relaxed).as_ref() } {
-            bond.closing.store(true, Relaxed);
+            // Who leaves comes back as another bond.
+            if bond.limit.load(Relaxed) != ALL {
+                bond.limit.store(limit, Relaxed);
+            }
         }
     }
 

@@ -209,10 +209,21 @@ impl Space {
     #[inline(always)]
     fn publish_run(&self, window: &TableWindow, run: TceRun) -> Result {
         self.for_each_bond(|bond| {
-            if bond.is_closing() {
+            if !bond.takes_all() && !Self::takes(bond, window, run)? {
                 return Ok(());
             }
             bond.port().publish(window, run)
+        })
+    }
+
+    /// Whether new TCEs are published to a PE that does not take all.
+    ///
+    /// Where the window belongs to somebody else they are taken back: who mapped has found the
+    /// window before it was hidden, and cannot unmap any more.
+    #[cold]
+    fn takes(bond: &Bond, window: &TableWindow, run: TceRun) -> Result<bool> {
+        bond.takes(window.number()).inspect_err(|_| {
+            window.table().clear(run);
         })
     }
 
@@ -411,11 +422,14 @@ impl Space {
     pub(crate) fn give_high(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
         let window = self.windows.high().ok_or(EOPNOTSUPP)?;
         window.hide();
+        self.bonds.refuse_high(port, true);
+        // A map that found the window before has written its TCEs then, or fails to publish them.
+        rcu::synchronize_rcu();
         let closed = match window.table().populated() {
             0 => self.cut(port, dev, Part::High),
             _ => Err(EADDRINUSE),
         };
-        closed.inspect_err(|_| window.show())
+        closed.inspect_err(|_| self.show_high(port))
     }
 
     /// Lets the PE translate through the high window again, which nobody else has any more. Sleeps.
@@ -424,13 +438,14 @@ impl Space {
     pub(crate) fn take_high(&self, port: &Arc<dyn Firmware>, dev: &Device) -> Result {
         let window = self.windows.high().ok_or(EOPNOTSUPP)?;
         port.connect(dev, window)?;
-        window.show();
+        self.show_high(port);
         Ok(())
     }
 
-    /// Says that the high window, which was [given away](Self::give_high), is closed.
-    pub(crate) fn show_high(&self) {
+    /// Says that the high window, which was [given away](Self::give_high), is the domain's again.
+    pub(crate) fn show_high(&self, port: &Arc<dyn Firmware>) {
         if let Some(window) = self.windows.high() {
+            self.bonds.refuse_high(port, false);
             window.show();
         }
     }

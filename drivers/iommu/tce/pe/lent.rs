@@ -155,7 +155,7 @@ impl<C: Calls + Devices> Pe<C> {
     pub(super) fn all_closed(state: &mut State, port: &Arc<dyn Firmware>, kernel: &Space) {
         if let Some(lent) = state.lent.take() {
             lent.space.forget(port);
-            kernel.show_high();
+            kernel.show_high(port);
         }
     }
 

@@ -25,7 +25,10 @@ use crate::{
     }, //
 };
 use kernel::{
-    powerpc::window::Ioba,
+    powerpc::window::{
+        Ioba,
+        Tce, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -219,6 +222,27 @@ mod tests {
             bed.is_over()?;
             bed.lend()?;
             bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    // The DMA API looks at the mask of a device once, and somebody else may change it.
+    #[test]
+    fn a_map_that_was_under_way_is_refused() -> Result {
+        on_two(|bed| {
+            let page = range(bed.at(), bed.granule);
+            let (window, run) = bed.kernel.windows().locate(page).ok_or(EINVAL)?;
+            bed.lend()?;
+            bed.fill()?;
+            let tce = Tce::from_parts(PHYS, true, true);
+            ensure(
+                window.table().set(run, tce, GFP_KERNEL).is_ok(),
+                "it is written",
+            )?;
+            assert!(bed.kernel.publish(page) == Err(EADDRINUSE));
+            assert_eq!(bed.rig.reaches(bed.at(), true), Some(MINE));
+            bed.reclaim();
+            assert!(bed.rig.reaches(bed.at(), true).is_none());
             bed.is_over()
         })
     }

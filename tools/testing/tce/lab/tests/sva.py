@@ -84,7 +84,7 @@ def forbidden(bench):
 
 
 def copied(bench):
-    """edu copies between two places of a process, by its addresses."""
+    """Process bound to edu, which copies its memory by its addresses."""
     bdf = bench.bdf("edu")
     bench.guest.run(f"load tce_iommu; load rust_sva_copy; bind {bdf} rust_sva_copy")
     said = {bench.guest.run("svacopy", 60) for _ in range(3)}

@@ -3,14 +3,15 @@
 
 from .. import steps
 from ..scenario import Scenario
+from . import sva
 
 STEPS = (steps.driver_loaded, steps.drivers_bound, steps.groups, steps.windows, steps.nvme_data,
          steps.narrow_device, steps.vfio_rounds, steps.vfio_dma, steps.sysfs_types, steps.testdev_oracle,
-         steps.mapping_cost, steps.dmesg_clean)
+         steps.mapping_cost, sva.copied, steps.dmesg_clean)
 
 
 def tour(flavour, machine, **more):
-    return Scenario("tour", flavour, machine, ("nvme", "e100", "testdev"), STEPS, **more)
+    return Scenario("tour", flavour, machine, ("nvme", "e100", "testdev", "edu"), STEPS, **more)
 
 
 SCENARIOS = [tour("modern-64k", "pseries"), tour("modern-64k", "powernv10"),
