@@ -93,6 +93,8 @@ impl Levels {
 pub(crate) struct Table {
     root: PhysAddr,
     levels: Levels,
+    /// How many index bits the levels below the root resolve.
+    bits: u32,
     shift: PageShift,
 }
 
@@ -104,6 +106,7 @@ impl Table {
         Ok(Self {
             root,
             levels,
+            bits: levels.get().wrapping_sub(1).wrapping_mul(NODE_BITS),
             shift,
         })
     }
@@ -141,13 +144,15 @@ impl Table {
     #[inline(always)]
     fn walk(&self, index: TceIndex) -> Result<&TceList, u64> {
         let mut node = self.node(self.root);
-        for level in (1..self.levels.get()).rev() {
-            let bits = level.wrapping_mul(NODE_BITS);
+        let mut bits = self.bits;
+        for _ in 1..self.levels.get() {
             let tce = node.get(TceIndex::new(index.get().wrapping_shr(bits)));
             if !tce.is_present() {
                 return Err(1u64.wrapping_shl(bits));
             }
             node = self.node(tce.addr());
+            // OVERFLOW: Not before the last turn.
+            bits = bits.wrapping_sub(NODE_BITS);
         }
         Ok(node)
     }

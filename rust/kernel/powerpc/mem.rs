@@ -126,7 +126,7 @@ impl TceList {
     /// Sets a few TCEs: the first is `tce`, each other one maps the memory `step` bytes above that
     /// of the one before it.
     ///
-    /// Returns `false`, and changes nothing, if one of them is present.
+    /// Returns `false`, and leaves nothing set, if one of them is present.
     #[inline(always)]
     pub fn set(&self, first: TceIndex, count: Tces, tce: Tce, step: u64) -> bool {
         let words = self.part(first, count);
@@ -138,11 +138,17 @@ impl TceList {
             }
             return is_free;
         }
-        let is_free = any(words) == 0;
-        if is_free {
-            fill::<1>(words, tce, step);
+        let mut next = tce.into_raw();
+        // A loop with a way out is not unrolled, which would take registers from the caller.
+        for (n, word) in words.iter().enumerate() {
+            if read(word) != 0 {
+                fill::<1>(words.get(..n).unwrap_or_default(), Tce::NONE, 0);
+                return false;
+            }
+            write(word, Tce::from_raw(next).to_be());
+            next = next.wrapping_add(step);
         }
-        is_free
+        true
     }
 
     /// Sets many TCEs, as [`TceList::set`] does. What is there is looked at only in kernels with

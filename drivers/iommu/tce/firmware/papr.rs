@@ -266,28 +266,36 @@ impl<C: Calls + Devices> Papr<C> {
         result
     }
 
-    /// Publishes the TCEs of a run of any length.
-    #[inline(never)]
-    fn publish_many(&self, window: &TableWindow, run: TceRun) -> Result {
-        if !is_in_one_leaf(run) {
-            return slices(run).try_for_each(|part| {
-                if part.first != run.first {
-                    self.stats.count(Event::MorePuts);
-                }
-                self.publish_part(window, part)
-            });
-        }
-        self.publish_part(window, run)
+    /// Publishes TCEs of several leaves.
+    #[cold]
+    fn publish_leaves(&self, window: &TableWindow, run: TceRun) -> Result {
+        slices(run).try_for_each(|part| {
+            if part.first != run.first {
+                self.stats.count(Event::MorePuts);
+            }
+            self.publish_part(window, part)
+        })
     }
 
     /// Publishes TCEs of one leaf.
-    #[inline(always)]
+    #[inline(never)]
     fn publish_part(&self, window: &TableWindow, part: TceRun) -> Result {
         // Who unmaps what is being published has to withdraw it.
         let Some(leaf) = window.table().leaf(part.first) else {
             return Ok(());
         };
         self.put_part(window, leaf, part)
+            .map_err(|e| self.refused(e))
+    }
+
+    /// Publishes one TCE.
+    #[inline(never)]
+    fn publish_one(&self, window: &TableWindow, index: TceIndex) -> Result {
+        let Some(leaf) = window.table().leaf(index) else {
+            return Ok(());
+        };
+        // SAFETY: The TCE is that of the table.
+        unsafe { self.put_one(window, index, leaf.get(index), Event::Put) }
             .map_err(|e| self.refused(e))
     }
 
@@ -357,15 +365,13 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
         if self.is_broken() {
             return Err(EIO);
         }
-        if run.count != Tces::new(1) {
-            return self.publish_many(window, run);
+        if run.count == Tces::new(1) {
+            self.publish_one(window, run.first)
+        } else if is_in_one_leaf(run) {
+            self.publish_part(window, run)
+        } else {
+            self.publish_leaves(window, run)
         }
-        let Some(leaf) = window.table().leaf(run.first) else {
-            return Ok(());
-        };
-        // SAFETY: The TCE is that of the table.
-        unsafe { self.put_one(window, run.first, leaf.get(run.first), Event::Put) }
-            .map_err(|e| self.refused(e))
     }
 
     fn withdraw(&self, window: &TableWindow, run: TceRun) {
