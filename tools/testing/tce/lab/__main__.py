@@ -36,9 +36,7 @@ def _kernel(env, args):
     flavours = args.flavour.split(",")
     for flavour in flavours:
         config.fragments(env, flavour)
-    tree = source.prepare(env)
-    for flavour in flavours:
-        kernel.build(env, tree, flavour)
+    suite.build(env, flavours, {})
 
 
 def _kunit(env, args):
