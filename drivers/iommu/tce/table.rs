@@ -134,7 +134,9 @@ impl Table {
     /// The node at `phys`, which is the root or comes from a present inner word.
     #[inline(always)]
     fn node(&self, phys: PhysAddr) -> &TceList {
-        // SAFETY: By the type invariants it is a node, and it lives until `self` drops.
+        // SAFETY: By the type invariants it is a node. Those above the leaves live until `self`
+        // drops. A leaf is freed a grace period after all of it was unmapped: who only looks is in
+        // an RCU section, and nobody maps or unmaps there, as requests do not overlap.
         unsafe { TceList::from_phys(phys) }
     }
 

@@ -30,7 +30,8 @@ use crate::{
 /// The operations of a domain that translates addresses with a table.
 ///
 /// A domain may have devices of several groups, and all methods may be called from several CPUs at
-/// a time, for requests that should not overlap. Only [`attach`](Self::attach) may always sleep.
+/// a time, for requests that do not overlap: who calls `iommu_map()` or `iommu_unmap()` sees to
+/// that. Only [`attach`](Self::attach) may always sleep.
 ///
 /// # Safety
 ///
@@ -41,7 +42,6 @@ use crate::{
 ///   gather that holds the page, or [`flush_iotlb_all`](Self::flush_iotlb_all) if the gather was
 ///   queued.
 /// - A device that has been attached elsewhere may reach nothing through this domain.
-/// - Calls that overlap may give wrong results, but must not break memory safety.
 #[vtable]
 pub unsafe trait PagingOps: Sized + Send + Sync + 'static {
     /// The driver that has the domain.
