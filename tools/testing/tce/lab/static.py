@@ -343,7 +343,9 @@ def config_verified(env, _):
 FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, git_am, messages,
         rustfmt, checkpatch, htmldocs, no_panic_symbol)
 # rustdoc before clippy: it takes the crate as the kernel's build left it.
-SLOW = (legacy_compiles, rustdoc, clippy, tce_top)
+SLOW = (legacy_compiles, rustdoc, clippy)
+# Fetches more packages.
+ONLY_ALL = (tce_top,)
 
 
 def run(env, tests, objects, report):

@@ -60,7 +60,8 @@ def _build(env, chosen, given, more=()):
 def check(env, everything, only, given):
     """`make check`: returns the exit status."""
     chosen = scenarios(everything, only)
-    checks = [test for test in static.FAST + traps.CHECKS + house.CHECKS + (own.documented,) + static.SLOW if only in f"static.{test.__name__}"]
+    checks = static.FAST + traps.CHECKS + house.CHECKS + (own.documented,) + static.SLOW + (static.ONLY_ALL if everything else ())
+    checks = [test for test in checks if only in f"static.{test.__name__}"]
     slowest = everything and any(only in name for name in slow.NAMES)
     if not chosen and not checks and not slowest:
         where = "make check-all has tests" if scenarios(True, only) else "no test is there"
