@@ -336,12 +336,13 @@ impl Space {
     /// The physical address behind a bus address, if it is mapped. Any context.
     #[inline(always)]
     pub(crate) fn translate(&self, ioba: Ioba) -> Option<PhysAddr> {
+        let rcu = rcu::read_lock();
         // Not `locate`: where 32-bit MMIO is, nothing is mapped.
         let (window, run) = self.windows.holder(IobaRange {
             first: ioba,
             last: ioba,
         })?;
-        window.table().translate(run.first, ioba.get())
+        window.table().translate(run.first, ioba.get(), &rcu)
     }
 
     /// The windows that a PE has from the domain.

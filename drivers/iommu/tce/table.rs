@@ -280,8 +280,12 @@ impl Table {
 
     /// The physical address behind byte `offset` of the page at `index`, if it is mapped.
     #[inline(always)]
-    pub(crate) fn translate(&self, index: TceIndex, offset: u64) -> Option<PhysAddr> {
-        let _rcu = rcu::read_lock();
+    pub(crate) fn translate(
+        &self,
+        index: TceIndex,
+        offset: u64,
+        _rcu: &rcu::Guard,
+    ) -> Option<PhysAddr> {
         let tce = self.leaf(index)?.get(index);
         tce.is_present()
             .then(|| tce.addr() | self.shift.offset(offset))

@@ -17,7 +17,8 @@ use kernel::{
         TceIndex,
         Tces, //
     },
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
 
 fn run(first: u64, count: u64) -> TceRun {
@@ -62,7 +63,7 @@ mod tests {
             let table = table(tces)?;
             let count = if tces == 512 { 200 } else { 900 };
             assert_eq!(set(&table, run(first, count), 0x10_0000), count);
-            let at = |index| table.translate(TceIndex::new(index), 0x123);
+            let at = |index| table.translate(TceIndex::new(index), 0x123, &rcu::read_lock());
             assert!(at(first - 1).is_none());
             assert_eq!(at(first), Some(0x10_0123));
             assert_eq!(
@@ -166,7 +167,7 @@ mod tests {
         // What lies in the leaf before it is written, and told.
         let result = table.set(run(500, 20), over, GFP_KERNEL);
         assert!(result == Err((EEXIST, Tces::new(12))));
-        let at = |index| table.translate(TceIndex::new(index), 0);
+        let at = |index| table.translate(TceIndex::new(index), 0, &rcu::read_lock());
         assert_eq!(at(511), Some(0x50_b000));
         assert!(at(513).is_none());
         assert_eq!(at(515), Some(0x10_0000));
