@@ -802,7 +802,7 @@ impl Calls for Fake {
             return Err(EIO);
         }
         if matches!(self.model.kind, Kind::Papr) && num == WindowNumber::Low {
-            if !state.ddw {
+            if !state.ddw || state.windows[num.get()].is_none() {
                 return Err(ENODEV);
             }
             // Devices that drive 32 bits have nothing else.

@@ -19,6 +19,7 @@ use crate::{
     },
     ownership::Devices, //
 };
+use core::mem::replace;
 use kernel::{
     device::Device,
     new_mutex,
@@ -47,25 +48,37 @@ use kernel::{
 /// A name that no window has.
 pub(super) const NOBODY: Liobn = Liobn::new(u32::MAX);
 
+const NUMBERS: [WindowNumber; MAX_WINDOWS] = [WindowNumber::Low, WindowNumber::High];
+
 /// The windows of a PE, and how they end.
 #[pin_data]
 pub(super) struct Shutdown<C> {
     calls: Arc<C>,
     layout: Layout,
-    /// What the hypervisor calls the windows, by their number; [`NOBODY`] from when they are being
-    /// closed, because others may be called so then.
+    /// What the hypervisor calls the windows, by their number; [`NOBODY`] while they are being
+    /// closed and from then on, because others may be called so then.
     liobns: [Atomic<u32>; MAX_WINDOWS],
     /// The hypervisor refused to clear a TCE.
     broken: Atomic<bool>,
-    /// The windows are closed, or clear for good.
     #[pin]
-    closed: Mutex<bool>,
+    ends: Mutex<Ends>,
+}
+
+/// How far the windows have come.
+#[derive(Default)]
+struct Ends {
+    /// Which are closed, or clear for good, by their number.
+    over: [bool; MAX_WINDOWS],
+    /// All are.
+    all: bool,
+    /// It is in the log that one can be neither closed nor cleared.
+    said: bool,
 }
 
 impl<C: Calls + Devices> Shutdown<C> {
     /// Makes one for windows that are open.
     pub(super) fn new(calls: Arc<C>, layout: Layout) -> impl PinInit<Self> {
-        let liobns = [WindowNumber::Low, WindowNumber::High].map(|number| {
+        let liobns = NUMBERS.map(|number| {
             let window = layout.window(number);
             Atomic::new(window.map_or(NOBODY, |window| window.id.liobn()).get())
         });
@@ -74,7 +87,7 @@ impl<C: Calls + Devices> Shutdown<C> {
             calls,
             layout,
             broken: Atomic::new(false),
-            closed <- new_mutex!(false),
+            ends <- new_mutex!(Ends::default()),
         })
     }
 
@@ -108,43 +121,49 @@ impl<C: Calls + Devices> Shutdown<C> {
     ///
     /// On error devices may still reach what is not mapped any more.
     pub(super) fn close(&self, dev: &Device) -> Result {
-        let mut closed = self.closed.lock();
-        if *closed {
+        let mut ends = self.ends.lock();
+        if ends.all {
             return Ok(());
         }
-        match self.close_all(dev) {
+        let result = self.close_all(dev, &mut ends.over);
+        match &result {
             Ok(()) => {
-                *closed = true;
+                ends.all = true;
                 dev_err!(dev, "DMA windows closed, because a TCE cannot be cleared\n");
-                Ok(())
             }
-            Err(e) => {
-                dev_err!(
-                    dev,
-                    "DMA windows cannot be closed ({e:?}); devices may reach memory of others\n"
-                );
-                Err(e)
-            }
+            Err(e) if !replace(&mut ends.said, true) => dev_err!(
+                dev,
+                "DMA windows cannot be closed ({e:?}); devices may reach memory of others\n"
+            ),
+            Err(_) => (),
         }
+        result
     }
 
-    fn close_all(&self, dev: &Device) -> Result {
-        for liobn in &self.liobns {
-            liobn.store(NOBODY.get(), Relaxed);
-        }
-        // Who has read the old names is done with them after this.
-        rcu::synchronize_rcu();
+    fn close_all(&self, dev: &Device, over: &mut [bool; MAX_WINDOWS]) -> Result {
         let mut result = Ok(());
-        for (_, window) in self.layout.windows() {
-            result = result.and(self.close_one(dev, window));
+        for ((over, liobn), number) in over.iter_mut().zip(&self.liobns).zip(NUMBERS) {
+            let Some(window) = self.layout.window(number).filter(|_| !*over) else {
+                continue;
+            };
+            let end = self.close_one(dev, window, liobn);
+            *over = end.is_ok();
+            result = result.and(end);
         }
         result
     }
 
     /// Closes a window, or clears it if it cannot be closed.
-    fn close_one(&self, dev: &Device, window: &Window) -> Result {
-        // SAFETY: The PE is claimed: it has not been released.
-        let close = || unsafe { self.calls.close_window(dev, Layout::number_of(window)) };
+    fn close_one(&self, dev: &Device, window: &Window, liobn: &Atomic<u32>) -> Result {
+        let close = || {
+            liobn.store(NOBODY.get(), Relaxed);
+            // Who has read the old name is done with it after this.
+            rcu::synchronize_rcu();
+            // SAFETY: The PE is claimed: it has not been released.
+            unsafe { self.calls.close_window(dev, Layout::number_of(window)) }
+                // It is there still, and what is unmapped is withdrawn from it.
+                .inspect_err(|_| liobn.store(window.id.liobn().get(), Relaxed))
+        };
         if close().is_ok() {
             return Ok(());
         }

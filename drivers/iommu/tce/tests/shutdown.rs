@@ -162,6 +162,41 @@ mod tests {
         Ok(())
     }
 
+    // A window that could be neither closed nor cleared is still in use, and the one that was
+    // closed is not: its name may be somebody else's.
+    #[test]
+    fn unmap_after_a_failed_close() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        rig.fake.keep_dirty(true);
+        let (pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let (first, second) = (range(HIGH, granule), range(HIGH + 20 * granule, granule));
+        map(&space, first, PHYS, WRITE)?;
+        map(&space, second, PHYS, WRITE)?;
+        rig.fake.stick(Some(first.first));
+        // From the first attempt on it is another TCE, which is mapped.
+        let hook = {
+            let fake = rig.fake.clone();
+            move |event| {
+                if event == Call::Close {
+                    fake.stick(Some(second.first));
+                }
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        unmap(&space, first);
+        rig.attach(&pe, &Target::Blocked)?;
+        rig.attach(&pe, &Target::Blocked)?;
+        rig.fake.hook(None);
+        assert_eq!(rig.fake.open_windows(), 1);
+        assert_eq!(rig.reaches(second.first.get(), true), Some(PHYS));
+        rig.fake.stick(None);
+        unmap(&space, second);
+        assert!(!rig.reaches_any());
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
+        rig.check()
+    }
+
     // Where the default window is the only one and stays, it is cleared.
     #[test]
     fn default_window_that_cannot_be_closed() -> Result {
