@@ -154,7 +154,7 @@ def _htmldocs(env, _):
 # How the driver says something, and how a patch of ours does.
 _SAYS = re.compile(r'(?:dev|pr)_(?:info|notice|warn|err)(?:_once|_ratelimited)?!\(\s*(?:\w+(?:\(\))?(?:\.\w+\(\))*,\s*)?"([^"]*?)(?:\\n)?"', re.S)
 
-_SAYS_IN_C = re.compile(r'^\+.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
+_SAYS_IN_C = re.compile(r'^\+?.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+?\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
 
 
 # What the legacy driver is built from, of the files that our patches change.
@@ -191,10 +191,13 @@ def messages(env, _):
                 said[re.sub(r"\{[^}]*\}", "*", text)] = name
     pristine = source.Tree(env.top, env.linux, env.build / "linux.notes").pristine
     before = "".join(path.read_text(encoding="utf-8") for path in pristine.rglob("*.c"))
-    for patch in upstream.series(env.top):
-        for text in _SAYS_IN_C.findall(patch.read_text(encoding="utf-8")):
+    new = [env.top / name for name in _own(env, ".c") if name.startswith("arch/")]
+    added = {patch: "".join(line for line in patch.read_text(encoding="utf-8").splitlines(True) if line.startswith("+"))
+             for patch in upstream.series(env.top)}
+    for file, code in (added | {file: file.read_text(encoding="utf-8") for file in new}).items():
+        for text in _SAYS_IN_C.findall(code):
             if text not in before:
-                said[re.sub(r"%(?:llx|lx|ld|lu|pad|pOF|\w)", "*", text)] = patch.name
+                said[re.sub(r"%(?:llx|lx|ld|lu|pad|pOF|\w)", "*", text)] = file.name
     _fail_on("\n".join(f"{name}: {text}" for text, name in said.items() if text not in listed), "not in the guide")
     _fail_on("\n".join(sorted(listed - set(said))), "in the guide, but never said")
     return f"{len(said)} messages"
