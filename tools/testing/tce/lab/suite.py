@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Chooses scenarios and checks and runs them, some at a time."""
 
+import contextlib
 import importlib
 import pkgutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -13,8 +15,10 @@ from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
 from .tests import soak as soaking, tour
 
-# Guests sleep through resets and grace periods: two for each CPU keep it at work.
+# Guests sleep through resets and grace periods: two for each CPU keep it at work. One with a debug
+# kernel does so alone, and some tests in it have their own limits of time.
 BOOTS_AT_ONCE = min(2 * default_jobs(), 8)
+_turn, _room = threading.Lock(), threading.Semaphore(BOOTS_AT_ONCE)
 
 
 def scenarios(everything, only):
@@ -31,9 +35,32 @@ def _all_of(jobs, at_once):
             done.result()
 
 
+@contextlib.contextmanager
+def _share(count):
+    """So many shares of the machine, for one after the other."""
+    with _turn:
+        for _ in range(count):
+            _room.acquire()
+    try:
+        yield
+    finally:
+        _room.release(count)
+
+
+def _run(env, one, objects, report):
+    with _share(2 if "debug" in one.flavour.split("-") else 1):
+        scenario.run(env, one, objects, report)
+
+
 def run_scenarios(env, chosen, report, objects, first=()):
     """Runs scenarios whose kernels are built, beside other jobs that are begun first."""
-    _all_of([*first, *(partial(scenario.run, env, one, objects[one.flavour], report) for one in chosen)], BOOTS_AT_ONCE)
+    _all_of([*first, *(partial(_run, env, one, objects[one.flavour], report) for one in chosen)], BOOTS_AT_ONCE)
+
+
+def _checks(env, checks, objects, report):
+    """Those that need no boot."""
+    with _share(1):
+        static.run(env, checks, objects, report)
 
 
 def build(env, flavours, given):
@@ -69,7 +96,7 @@ def check(env, everything, only, given):
     objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
     run_scenarios(env, scenario.with_disks(env, chosen, report), report, objects,
-                  [partial(static.run, env, checks, objects, report)])
+                  [partial(_checks, env, checks, objects, report)])
     if slowest:
         slow.run(env, only, report)
     return report.finish()
