@@ -87,6 +87,27 @@ mod tests {
         })
     }
 
+    // A PE that is to stay with the platform is taken for a moment, to look at it.
+    #[test]
+    fn start_that_fails_leaves_true_fields() -> Result {
+        sweep(|rig, n| {
+            let sibling = rig.sibling()?;
+            rig.fake.fail_from(n.into());
+            let started = rig.start(Start::Platform);
+            let failed = rig.fake.has_failed();
+            ensure(failed != started.is_ok(), "started")?;
+            let owner = match rig.fake.is_platform() {
+                true => Platform,
+                false => Nobody,
+            };
+            ensure(
+                (rig.owner(), sibling.owner()) == (Some(owner), Some(owner)),
+                "fields",
+            )?;
+            Ok(failed)
+        })
+    }
+
     // A claim fails, and so does the way back: nobody has the PE then, until it is asked for again.
     #[test]
     fn nobody_has_what_firmware_refused() -> Result {
@@ -105,16 +126,17 @@ mod tests {
                     ensure(attached.is_ok() && n > 2, "attached")?;
                     break;
                 }
+                let nobody = pe.domain() == "nobody";
                 let expected = match rig.fake.is_platform() {
                     true => (Some(Platform), Some(Platform)),
+                    false if nobody => (Some(Nobody), Some(Nobody)),
                     // The driver has them, and can give them to nobody.
-                    false if owners().0 == Some(Iommu) => (Some(Iommu), Some(Nobody)),
-                    false => (Some(Nobody), Some(Nobody)),
+                    false => (Some(Iommu), Some(Nobody)),
                 };
                 ensure(owners() == expected, "fields")?;
                 ensure(!rig.reaches_any(), "nothing is reached")?;
                 // Blocked is what it is already, and asks for nothing.
-                if owners() == (Some(Nobody), Some(Nobody)) {
+                if nobody {
                     rig.attach(&pe, &Target::Blocked)?;
                     ensure(owners() == expected, "fields of a blocked device")?;
                 }

@@ -87,6 +87,10 @@ mod tests {
         set(&table, run(20, 5), 0);
         assert_eq!(table.clear(run(10, 15)).get(), 5);
         assert_eq!(table.populated(), 5);
+        // The next leaf is not looked at either.
+        set(&table, run(512, 5), 0);
+        assert_eq!(table.clear(run(20, 500)).get(), 5);
+        assert_eq!(table.populated(), 5);
         assert_eq!(table.clear(run(1 << 17, 5)).get(), 0);
         Ok(())
     }
