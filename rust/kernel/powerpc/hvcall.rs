@@ -29,6 +29,7 @@ pub struct HvError(c_long);
 
 impl HvError {
     // CAST: Widening, for all of these.
+    const HARDWARE: c_long = bindings::H_HARDWARE as c_long;
     const BUSY: c_long = bindings::H_BUSY as c_long;
     const LONG_BUSY_FIRST: c_long = bindings::H_LONG_BUSY_START_RANGE as c_long;
     const LONG_BUSY_LAST: c_long = bindings::H_LONG_BUSY_END_RANGE as c_long;
@@ -50,6 +51,26 @@ impl HvError {
     #[inline]
     pub fn code(self) -> c_long {
         self.0
+    }
+
+    /// Returns what PAPR calls a code, for messages.
+    pub const fn name(code: c_long) -> &'static str {
+        match code {
+            Self::HARDWARE => "H_HARDWARE",
+            Self::FUNCTION => "H_FUNCTION",
+            Self::PRIVILEGE => "H_PRIVILEGE",
+            Self::PARAMETER => "H_PARAMETER",
+            Self::NO_MEM => "H_NO_MEM",
+            Self::AUTHORITY => "H_AUTHORITY",
+            Self::PERMISSION => "H_PERMISSION",
+            Self::RESOURCE => "H_RESOURCE",
+            Self::NOT_ENOUGH_RESOURCES => "H_NOT_ENOUGH_RESOURCES",
+            Self::P2 => "H_P2",
+            Self::P5 => "H_P5",
+            Self::BUSY => "H_BUSY",
+            Self::LONG_BUSY_FIRST..=Self::LONG_BUSY_LAST => "H_LONG_BUSY",
+            _ => "unknown",
+        }
     }
 
     #[inline]
@@ -78,7 +99,7 @@ impl From<HvError> for Error {
 
 impl fmt::Display for HvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "hypervisor error {}", self.0)
+        write!(f, "{} ({})", Self::name(self.0), self.0)
     }
 }
 

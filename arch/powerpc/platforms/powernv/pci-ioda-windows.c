@@ -6,6 +6,7 @@
 #include <linux/bits.h>
 #include <linux/io.h>
 #include <linux/iommu.h>
+#include <linux/ratelimit.h>
 #include <linux/sizes.h>
 
 #include <asm/iommu-tce.h>
@@ -44,6 +45,57 @@ int64_t pnv_pci_ioda2_map_table(struct pnv_ioda_pe *pe, int num,
 			__pa(tbl->it_base), size << 3, IOMMU_PAGE_SIZE(tbl));
 }
 
+static const char *opal_name(int64_t rc)
+{
+	switch (rc) {
+	case OPAL_PARAMETER:
+		return "OPAL_PARAMETER";
+	case OPAL_BUSY:
+		return "OPAL_BUSY";
+	case OPAL_HARDWARE:
+		return "OPAL_HARDWARE";
+	case OPAL_UNSUPPORTED:
+		return "OPAL_UNSUPPORTED";
+	case OPAL_PERMISSION:
+		return "OPAL_PERMISSION";
+	case OPAL_NO_MEM:
+		return "OPAL_NO_MEM";
+	case OPAL_RESOURCE:
+		return "OPAL_RESOURCE";
+	case OPAL_INTERNAL_ERROR:
+		return "OPAL_INTERNAL_ERROR";
+	case OPAL_BUSY_EVENT:
+		return "OPAL_BUSY_EVENT";
+	case OPAL_HARDWARE_FROZEN:
+		return "OPAL_HARDWARE_FROZEN";
+	case OPAL_WRONG_STATE:
+		return "OPAL_WRONG_STATE";
+	case OPAL_TIMEOUT:
+		return "OPAL_TIMEOUT";
+	default:
+		return "unknown";
+	}
+}
+
+static u64 window_base(struct pnv_ioda_pe *pe, int num)
+{
+	return num ? pe->tce_bypass_base : 0;
+}
+
+/* Say what OPAL answered, and what that means for a window; return an errno */
+static long pnv_ioda2_refused(struct pnv_ioda_pe *pe, int num, const char *so,
+			      int64_t rc)
+{
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+
+	if (__ratelimit(&limit))
+		pe_err(pe, "DMA window %d at %#llx: %s (%lld); %s\n", num,
+		       window_base(pe, num), opal_name(rc), rc, so);
+
+	return opal_error_code(rc);
+}
+
 static long pnv_ioda2_query(struct iommu_table_group *table_group,
 		struct device *dev __always_unused, struct iommu_tce_query *query)
 {
@@ -77,6 +129,7 @@ static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 {
 	struct pnv_ioda_pe *pe = to_pe(table_group);
 	struct iommu_table *tbl = table_group->tables[0];
+	int num = 0;
 	int64_t rc;
 
 	if (!tbl)
@@ -86,12 +139,17 @@ static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 		rc = pnv_pci_ioda2_map_table(pe, 0, tbl);
 	else
 		rc = pnv_pci_ioda2_map_window(pe, 0, 0, 0, 0, 0);
-	if (!rc)
+	if (!rc) {
+		num = 1;
 		rc = pnv_pci_ioda2_set_bypass(pe,
 				on && !pnv_iommu_bypass_disabled);
+	}
 	pnv_pci_ioda2_tce_invalidate_pe(pe);
+	if (rc)
+		return pnv_ioda2_refused(pe, num, on ? "not given back" :
+					 "not taken over", rc);
 
-	return rc ? opal_error_code(rc) : 0;
+	return 0;
 }
 
 static long pnv_ioda2_open_window(struct iommu_table_group *table_group,
@@ -108,10 +166,10 @@ static long pnv_ioda2_open_window(struct iommu_table_group *table_group,
 	rc = pnv_pci_ioda2_map_window(pe, num, levels, table_pa, level_bytes,
 				      BIT_ULL(win->page_shift));
 	if (rc)
-		return opal_error_code(rc);
+		return pnv_ioda2_refused(pe, num, "not opened", rc);
 
 	pnv_pci_ioda2_tce_invalidate_pe(pe);
-	win->base = num ? pe->tce_bypass_base : 0;
+	win->base = window_base(pe, num);
 	win->id = (pe->pe_number << 1) + num;
 
 	return 0;
@@ -128,7 +186,7 @@ static long pnv_ioda2_close_window(struct iommu_table_group *table_group,
 
 	rc = pnv_pci_ioda2_map_window(pe, num, 0, 0, 0, 0);
 	if (rc)
-		return opal_error_code(rc);
+		return pnv_ioda2_refused(pe, num, "stays open", rc);
 
 	pnv_pci_ioda2_tce_invalidate_pe(pe);
 

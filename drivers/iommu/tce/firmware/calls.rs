@@ -82,6 +82,9 @@ pub(crate) trait Calls: Send + Sync + 'static {
     /// reaches memory through the old TCEs.
     fn kill(&self, run: Option<(Ioba, Tces, PageShift)>);
 
+    /// What PAPR calls the code of a refusal.
+    fn code_name(code: c_long) -> &'static str;
+
     /// Whether [`put_indirect`](Self::put_indirect) and [`stuff`](Self::stuff) are there.
     fn multi_tce(&self) -> bool;
 

@@ -846,6 +846,14 @@ impl Calls for Fake {
         }
     }
 
+    fn code_name(code: c_long) -> &'static str {
+        match code {
+            H_PARAMETER => "H_PARAMETER",
+            H_BUSY => "H_BUSY",
+            _ => "H_HARDWARE",
+        }
+    }
+
     fn multi_tce(&self) -> bool {
         self.model.multi_tce
     }

@@ -155,14 +155,8 @@ impl<C: Calls> Firmware for Ioda<C> {
 
     fn disconnect(&self, dev: &Device, number: WindowNumber) -> Result {
         // SAFETY: The PE is claimed.
-        unsafe { self.calls.close_window(dev, number) }.inspect_err(|e| {
-            self.stats.count(Event::Error);
-            dev_err!(
-                dev,
-                "OPAL cannot close DMA window {} ({e:?})\n",
-                number.get()
-            );
-        })
+        unsafe { self.calls.close_window(dev, number) }
+            .inspect_err(|_| self.stats.count(Event::Error))
     }
 
     fn publish(&self, window: &TableWindow, run: TceRun) -> Result {

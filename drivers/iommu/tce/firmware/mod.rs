@@ -43,6 +43,7 @@ use kernel::{
         WindowNumber, //
     },
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         UniqueArc, //
@@ -170,8 +171,9 @@ pub(crate) fn claim<C: Calls + Devices>(
     Ok(match query.firmware {
         Kind::Papr => {
             let port = UniqueArc::<Papr<C>>::new_uninit(GFP_KERNEL)?;
+            let name = CString::try_from(dev.name())?;
             let layout = Papr::claim(&*calls, dev, common)?;
-            let init = Papr::new(calls, layout, common.clone(), stats);
+            let init = Papr::new(calls, name, layout, common.clone(), stats);
             match port.pin_init_with::<Infallible>(init) {
                 Ok(port) => Arc::<Papr<C>>::from(port),
                 Err(never) => match never {},

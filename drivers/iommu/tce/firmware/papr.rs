@@ -61,7 +61,9 @@ use kernel::{
         }, //
     },
     prelude::*,
+    ratelimit::RateLimit,
     static_lock_class,
+    str::CString,
     sync::Arc,
     workqueue::OwnedWork, //
 };
@@ -74,6 +76,11 @@ pub(super) struct Papr<C: Calls + Devices> {
     /// Whether the hypervisor takes and clears several TCEs at a time.
     multi_tce: bool,
     stats: Arc<Stats>,
+    /// The device that the PE was claimed for, for messages.
+    name: CString,
+    /// For what can be said for each mapping.
+    #[pin]
+    log: RateLimit,
     #[pin]
     windows: OwnedWork<Shutdown<C>>,
 }
@@ -90,6 +97,7 @@ impl<C: Calls + Devices> Papr<C> {
     /// Makes one for windows that were claimed.
     pub(super) fn new(
         calls: Arc<C>,
+        name: CString,
         layout: Layout,
         common: Arc<Common>,
         stats: Arc<Stats>,
@@ -100,6 +108,8 @@ impl<C: Calls + Devices> Papr<C> {
             calls,
             common,
             stats,
+            name,
+            log <- RateLimit::new(c"tce_iommu"),
             windows <- OwnedWork::new(shutdown, c"tce_iommu", static_lock_class!()),
         })
     }
@@ -285,18 +295,18 @@ impl<C: Calls + Devices> Papr<C> {
             return Ok(());
         };
         self.put_part(window, leaf, part)
-            .map_err(|e| self.refused(e))
+            .map_err(|e| self.refused(window, part, e))
     }
 
     /// Publishes one TCE.
     #[inline(never)]
-    fn publish_one(&self, window: &TableWindow, index: TceIndex) -> Result {
-        let Some(leaf) = window.table().leaf(index) else {
+    fn publish_one(&self, window: &TableWindow, run: TceRun) -> Result {
+        let Some(leaf) = window.table().leaf(run.first) else {
             return Ok(());
         };
         // SAFETY: The TCE is that of the table.
-        unsafe { self.put_one(window, index, leaf.get(index), Event::Put) }
-            .map_err(|e| self.refused(e))
+        unsafe { self.put_one(window, run.first, leaf.get(run.first), Event::Put) }
+            .map_err(|e| self.refused(window, run, e))
     }
 
     /// Withdraws more TCEs than a hypercall takes.
@@ -307,25 +317,40 @@ impl<C: Calls + Devices> Papr<C> {
                 self.stats.count(Event::MoreClears);
             }
             if let Err(refused) = self.clear_part(window, part) {
-                self.stuck(window, refused);
+                self.stuck(window, part, refused);
             }
         }
     }
 
+    /// Takes note that TCEs could not be set.
     #[cold]
-    fn refused(&self, refused: Refused) -> Error {
+    fn refused(&self, window: &TableWindow, run: TceRun, refused: Refused) -> Error {
         self.stats.count(Event::Error);
+        if self.log.allows() {
+            pr_err!(
+                "{}: LIOBN {:#x}, address {:#x}: TCEs not set, {} ({}); mapping fails with {:?}\n",
+                &*self.name,
+                self.liobn(window).get(),
+                window.ioba(run.first).get(),
+                C::code_name(refused.code),
+                refused.code,
+                refused.error
+            );
+        }
         refused.error
     }
 
     /// Has the windows closed, because a TCE could not be cleared.
     #[cold]
-    fn stuck(&self, window: &TableWindow, refused: Refused) {
+    fn stuck(&self, window: &TableWindow, run: TceRun, refused: Refused) {
         self.stats.count(Event::Error);
         if self.windows.set_broken() {
             pr_err!(
-                "LIOBN {:#x}: hypervisor error {} when clearing TCEs; device not usable\n",
+                "{}: LIOBN {:#x}, address {:#x}: TCEs not cleared, {} ({}); PE not usable\n",
+                &*self.name,
                 self.liobn(window).get(),
+                window.ioba(run.first).get(),
+                C::code_name(refused.code),
                 refused.code
             );
             self.windows.start();
@@ -366,7 +391,7 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
             return Err(EIO);
         }
         if run.count == Tces::new(1) {
-            self.publish_one(window, run.first)
+            self.publish_one(window, run)
         } else if is_in_one_leaf(run) {
             self.publish_part(window, run)
         } else {
@@ -379,7 +404,7 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
             return self.withdraw_many(window, run);
         }
         if let Err(refused) = self.clear_part(window, run) {
-            self.stuck(window, refused);
+            self.stuck(window, run, refused);
         }
     }
 

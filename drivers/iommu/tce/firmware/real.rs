@@ -95,6 +95,10 @@ impl Calls for TableGroup {
         TableGroup::kill(self, run);
     }
 
+    fn code_name(code: c_long) -> &'static str {
+        HvError::name(code)
+    }
+
     #[inline]
     fn multi_tce(&self) -> bool {
         hvcall::multi_tce()

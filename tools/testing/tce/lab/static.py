@@ -160,7 +160,7 @@ def _htmldocs(env, _):
 # How the driver says something, and how a patch of ours does.
 _SAYS = re.compile(r'(?:dev|pr)_(?:info|notice|warn|err)(?:_once|_ratelimited)?!\(\s*(?:\w+(?:\(\))?(?:\.\w+\(\))*,\s*)?"([^"]*?)(?:\\n)?"', re.S)
 
-_SAYS_IN_C = re.compile(r'^\+?.*\b(?:dev|pr|pci)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+?\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
+_SAYS_IN_C = re.compile(r'^\+?.*\b(?:dev|pr|pci|pe)_(?:info|notice|warn|err)(?:_once|_ratelimited)?\((?:[^"\n]*,\s*(?:\n\+?\s*)?)?"([^"]*?)(?:\\n)?"', re.M)
 
 
 # What the legacy driver is built from, of the files that our patches change.
@@ -203,7 +203,7 @@ def messages(env, _):
     for file, code in (added | {file: file.read_text(encoding="utf-8") for file in new}).items():
         for text in _SAYS_IN_C.findall(code):
             if text not in before:
-                said[re.sub(r"%(?:llx|lx|ld|lu|pad|pOF|\w)", "*", text)] = file.name
+                said[re.sub(r"%#?(?:ll[dux]|l[dux]|pad|pOF|\w)", "*", text)] = file.name
     _fail_on("\n".join(f"{name}: {text}" for text, name in said.items() if text not in listed), "not in the guide")
     _fail_on("\n".join(sorted(listed - set(said))), "in the guide, but never said")
     return f"{len(said)} messages"

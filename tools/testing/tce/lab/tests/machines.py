@@ -80,14 +80,26 @@ def windows_are_lost(bench):
     first = _transfer(bench)
     expect(first.endswith("right"), first)
     guest.run("insmod /modules/lost_windows.ko; rmmod lost_windows")
+    already = len(guest.kernel_log)
     lost = _transfer(bench)
     expect(not lost.endswith("right"), f"data went through windows that are gone: {lost}")
+    said = re.findall(rf"tce_iommu: {bdf}: LIOBN 0x\w+, address 0x\w+: TCEs not (?:set|cleared), H_PARAMETER \(-4\); .*", guest.kernel_log[already:])
+    expect(said, "the log does not say what the hypervisor answered")
     path = f"/sys/kernel/iommu_groups/$(group_of {bdf})/type"
     guest.run(f"echo identity >{path} && echo DMA >{path}")
     expect(group_type(bench, "edu") == "DMA", f"type {group_type(bench, 'edu')}")
     again = _transfer(bench)
     expect(again.endswith("right"), again)
-    return f"{lost}; then {again}"
+    return f"{lost}; {said[0]}; then {again}"
+
+
+def opal_refuses(bench):
+    """OPAL's refusals have their names in the log, which does not overflow."""
+    bench.guest.try_run("insmod /modules/refused.ko")
+    log = bench.guest.check_log()
+    said = re.findall(r"pci \S.*\[PE# \w+\] DMA window 1 at 0x\w+: OPAL_PARAMETER \(-1\); not opened", log)
+    expect(len(said) == 10, f"{len(said)} lines: {log}")
+    return said[0]
 
 
 def _transfer(bench):
@@ -135,4 +147,5 @@ SCENARIOS = [
                        only_all=name == "512m")),
     _memory_scenario("modern-64k"), _memory_scenario("modern-debug-64k", only_all=True),
     Scenario("windows-lost", "modern-64k", "pseries", ("edu",), (steps.driver_loaded, windows_are_lost), modules=True),
+    Scenario("opal-refuses", "modern-64k", "powernv10", ("edu",), (opal_refuses, steps.log_clean), modules=True),
 ]
