@@ -35,6 +35,7 @@ static struct {
 	u64 aperture_end;
 	bool has_low;
 	unsigned int lookups;
+	unsigned int syncs;
 } mock;
 
 static struct mock_domain *to_mock(struct iommu_domain *domain)
@@ -91,6 +92,11 @@ static void mock_flush_iotlb_all(struct iommu_domain *domain)
 {
 }
 
+static void mock_iotlb_sync(struct iommu_domain *domain, struct iommu_iotlb_gather *gather)
+{
+	mock.syncs++;
+}
+
 static void mock_domain_free(struct iommu_domain *domain)
 {
 	kfree(to_mock(domain));
@@ -102,6 +108,7 @@ static const struct iommu_domain_ops mock_domain_ops = {
 	.unmap_pages		= mock_unmap_pages,
 	.iova_to_phys		= mock_iova_to_phys,
 	.flush_iotlb_all	= mock_flush_iotlb_all,
+	.iotlb_sync		= mock_iotlb_sync,
 	.free			= mock_domain_free,
 };
 
@@ -256,6 +263,35 @@ static void test_queue_flushed_when_full(struct kunit *test)
 	}
 }
 
+static void mock_link(struct kunit *test, struct device *dev)
+{
+	struct dma_iova_state state = {};
+	phys_addr_t phys = page_to_phys(mock.page);
+
+	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, phys, PAGE_SIZE));
+	KUNIT_EXPECT_EQ(test, dma_iova_link(dev, &state, phys, 0, PAGE_SIZE, DMA_TO_DEVICE, 0), 0);
+	dma_iova_destroy(dev, &state, PAGE_SIZE, DMA_TO_DEVICE, 0);
+}
+
+/* What goes with its IOVA waits in the queue, if there is one. */
+static void test_destroy_is_queued(struct kunit *test)
+{
+	struct device *dev = mock_add_small(test);
+	struct dma_iova_state state = {};
+
+	mock_link(test, dev);
+	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
+	KUNIT_ASSERT_EQ(test, iommu_dma_init_fq(iommu_get_dma_domain(dev)), 0);
+	for (int i = 0; i < 3 * PAGES; i++)
+		mock_link(test, dev);
+	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
+
+	/* Nothing was linked. */
+	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, page_to_phys(mock.page), PAGE_SIZE));
+	dma_iova_destroy(dev, &state, 0, DMA_TO_DEVICE, 0);
+	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
+}
+
 /* A mask must reach the first IOVA. */
 static void test_mask(struct kunit *test)
 {
@@ -387,6 +423,7 @@ static struct kunit_case dma_iommu_cases[] = {
 	KUNIT_CASE(test_unmap_without_lookup),
 	KUNIT_CASE(test_unmap_twice),
 	KUNIT_CASE(test_queue_flushed_when_full),
+	KUNIT_CASE(test_destroy_is_queued),
 	KUNIT_CASE(test_mask),
 #ifdef CONFIG_PCI
 	KUNIT_CASE(test_required_mask),
