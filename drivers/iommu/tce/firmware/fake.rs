@@ -131,6 +131,8 @@ enum Fail {
     From(u64),
     /// Those that clear more than one TCE.
     Stuffs,
+    /// Those that open this window.
+    Opens(WindowNumber),
     /// As many changes of TCEs: the hypervisor is busy.
     Busy(u32),
     /// None, but the PE freezes at the one with this number. Here kills count, too.
@@ -376,6 +378,11 @@ impl Fake {
         self.fail(Fail::Stuffs);
     }
 
+    /// Makes all calls fail that open this window.
+    pub(crate) fn fail_opens(&self, num: WindowNumber) {
+        self.fail(Fail::Opens(num));
+    }
+
     /// Makes the hypervisor busy for the next `n` changes of TCEs.
     pub(crate) fn busy(&self, n: u32) {
         self.fail(Fail::Busy(n));
@@ -572,7 +579,7 @@ impl Fake {
         let now = state.calls;
         state.calls += 1;
         match state.fail {
-            Fail::Never | Fail::Stuffs | Fail::Busy(_) => false,
+            Fail::Never | Fail::Stuffs | Fail::Opens(_) | Fail::Busy(_) => false,
             Fail::At(n) => now == n,
             Fail::From(n) => now >= n,
             Fail::Freeze(n) => {
@@ -580,6 +587,19 @@ impl Fake {
                 false
             }
         }
+    }
+
+    /// Counts the leaves that the PHB still gets to and the driver has freed.
+    fn look_at_ways(state: &mut State) {
+        let windows = &state.windows;
+        let lost = |way: &&Way| {
+            let root = windows
+                .get(way.window)
+                .and_then(|opened| opened.as_ref()?.root);
+            let index = TceIndex::new(way.leaf * TceList::LEN as u64);
+            !root.is_some_and(|root| owns(root, index, way.addr))
+        };
+        state.sins += state.ways.iter().filter(lost).count();
     }
 
     /// Runs the hook.
@@ -654,8 +674,25 @@ impl Fake {
 
 /// Walks a table in memory to its leaf, as the hardware does.
 fn walk(root: Root, index: TceIndex) -> Option<PhysAddr> {
+    descend(root, index, 1)
+}
+
+/// Whether the leaf of `index` is the one at `addr`, be it that hardware gets there or not.
+fn owns(root: Root, index: TceIndex, addr: PhysAddr) -> bool {
+    let slot = TceIndex::new(index.get() / TceList::LEN as u64);
+    match descend(root, index, 2) {
+        // SAFETY: As in `descend`.
+        Some(above) if root.levels > 1 => {
+            unsafe { TceList::from_phys(above) }.get(slot).addr() == addr
+        }
+        _ => root.addr == addr,
+    }
+}
+
+/// Walks a table to a node `to` levels above the pages.
+fn descend(root: Root, index: TceIndex, to: u32) -> Option<PhysAddr> {
     let mut addr = root.addr;
-    for level in (1..root.levels).rev() {
+    for level in (to..root.levels).rev() {
         let slot = index.get() >> (level * root.level_tces.get().ilog2());
         // SAFETY: The driver gave the root of a table; a node stays as long as the window is open,
         // or until a PHB does not get to it any more.
@@ -772,7 +809,8 @@ impl Calls for Fake {
         let new = Self::opened(num, base, shift, tces, root)?;
         let window = new.window;
         let mut state = self.state.lock();
-        if Self::call(&mut state) {
+        let fails = matches!(state.fail, Fail::Opens(which) if which == num);
+        if Self::call(&mut state) || fails {
             return Err(EIO);
         }
         let papr = matches!(self.model.kind, Kind::Papr);
@@ -829,6 +867,7 @@ impl Calls for Fake {
             Self::call(&mut state);
         }
         state.kills += 1;
+        Self::look_at_ways(&mut state);
         match run {
             Some((first, count, shift)) if !self.model.kills_pe => {
                 let number = (first.get() >> 59 & 1) as usize;

@@ -162,6 +162,32 @@ mod tests {
         Ok(())
     }
 
+    // What the hypervisor keeps because it is not clear is cleared, and closed then.
+    #[test]
+    fn window_that_can_be_closed_when_it_is_clear() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        rig.fake.keep_dirty(true);
+        let (pe, space) = rig.attached()?;
+        let at = range(HIGH, granule(&space));
+        map(&space, at, PHYS, WRITE)?;
+        rig.fake.stick(Some(at.first));
+        let hook = {
+            let fake = rig.fake.clone();
+            move |event| {
+                if event == Call::Close {
+                    fake.stick(None);
+                }
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        unmap(&space, at);
+        rig.attach(&pe, &Target::Blocked)?;
+        rig.fake.hook(None);
+        assert_eq!(rig.fake.open_windows(), 0);
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
+        rig.check()
+    }
+
     // A window that could be neither closed nor cleared is still in use, and the one that was
     // closed is not: its name may be somebody else's.
     #[test]
@@ -175,16 +201,20 @@ mod tests {
         map(&space, second, PHYS, WRITE)?;
         rig.fake.stick(Some(first.first));
         // From the first attempt on it is another TCE, which is mapped.
+        let tried = Arc::new(Atomic::new(false), GFP_KERNEL)?;
         let hook = {
-            let fake = rig.fake.clone();
+            let (fake, tried) = (rig.fake.clone(), tried.clone());
             move |event| {
                 if event == Call::Close {
                     fake.stick(Some(second.first));
+                    tried.store(true, Relaxed);
                 }
             }
         };
         rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
         unmap(&space, first);
+        // A detach that came before would clear the other one.
+        wait(|| tried.load(Relaxed))?;
         rig.attach(&pe, &Target::Blocked)?;
         rig.attach(&pe, &Target::Blocked)?;
         rig.fake.hook(None);
