@@ -250,28 +250,28 @@ mod tests {
         let bed = asking_bed()?;
         let (_, port) = accept(&bed, 0)?;
         let mm = mm_with_area(READ)?;
-        let total = Arc::new(Atomic::new(0_i32), GFP_KERNEL)?;
 
         for _ in 0..100 {
             let bond = Bond::bind(bed.dev(0)?, &mm)?;
             let (wanted, port) = (request(bond.pasid(), 1, AREA, false, true), port.clone());
-            let (reported, count) = (Arc::new(Atomic::new(0_i32), GFP_KERNEL)?, total.clone());
-            let begun = reported.clone();
+            let reported = Arc::new(Atomic::new(0_i32), GFP_KERNEL)?;
+            let count = reported.clone();
             let device = spawn(move || loop {
-                reported.add(1, Relaxed);
                 count.add(1, Relaxed);
                 if port.report(wanted) == Err(ENOENT) {
                     break;
                 }
             })?;
-            while begun.load(Relaxed) < 5 {
+            while reported.load(Relaxed) < 5 {
                 fsleep(Delta::from_micros(50));
             }
             drop(bond);
             // No worker has the bond in its hands any more, and each request was answered.
             device.wait_for_completion();
-            let answers = bed.log.answers.lock().len();
-            check!(i32::try_from(answers)? == total.load(Relaxed));
+            // Forgotten each time: a fast machine makes more than one allocation holds.
+            let mut answers = bed.log.answers.lock();
+            check!(i32::try_from(answers.len())? == reported.load(Relaxed));
+            answers.clear();
         }
         check!(bed.log.is_idle());
         Ok(())
