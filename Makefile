@@ -9,7 +9,7 @@ export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
-.PHONY: help run kunit coverage mutants bench bench-doc bench-update profile soak check check-all overlay series series-check shell kernel module toolchain clean
+.PHONY: help run kunit coverage mutants mutants-boot bench bench-doc bench-update profile soak check check-all overlay series series-check shell kernel module toolchain clean
 
 help:
 	@echo 'make run                  build everything and show the driver at work on pseries and powernv10'
@@ -19,6 +19,8 @@ help:
 	@echo 'make kunit                the KUnit suites under kunit.py, on ppc64le and on x86_64 with KASAN;'
 	@echo '                          ARCH=x86_64 or ARCH=powerpcle for one of them'
 	@echo 'make mutants              break the code on purpose, one line at a time: does a KUnit test notice?'
+	@echo '                          in user mode Linux; ONLY=space.rs for one file'
+	@echo 'make mutants-boot         the same for what KUnit does not run: does a guest of make check notice?'
 	@echo 'make coverage             which lines of the driver the KUnit suites run; after make kunit ARCH=x86_64'
 	@echo 'make bench                what mapping costs, beside the driver in arch/powerpc, and whether goals are met;'
 	@echo '                          ONLY=word for the rows with a word'
@@ -54,8 +56,8 @@ kunit:
 	@$(enter) kunit $(if $(ARCH),--arch '$(ARCH)')
 coverage:
 	@$(enter) coverage
-mutants:
-	@$(enter) mutants $(if $(ONLY),--only '$(ONLY)')
+mutants mutants-boot:
+	@$(enter) $@ $(if $(ONLY),--only '$(ONLY)')
 bench:
 	@$(enter) bench $(if $(ONLY),--only '$(ONLY)')
 bench-doc bench-update:

@@ -8,7 +8,7 @@ import random
 import signal
 import sys
 
-from . import config, coverage, kernel, kunit, mails, mutants, own, source, suite
+from . import config, coverage, kernel, kunit, mails, mutants, outdoors, own, source, suite
 from .bench import command as bench
 from .env import Env, default_jobs
 from .say import Fail
@@ -53,6 +53,10 @@ def _coverage(env, _args):
 def _mutants(env, args):
     source.prepare(env)
     return mutants.run(env, args.only)
+
+
+def _mutants_boot(env, args):
+    return outdoors.run(env, args.only)
 
 
 def _module(env, args):
@@ -144,6 +148,10 @@ def _parser():
     sub = commands.add_parser("mutants", help="break the driver on purpose and see whether KUnit notices")
     sub.add_argument("--only", default="", help="only mutants whose file and name match this")
     sub.set_defaults(run=_mutants)
+
+    sub = commands.add_parser("mutants-boot", help="break what KUnit does not run and see whether a scenario notices")
+    sub.add_argument("--only", default="", help="only mutants whose file and name match this")
+    sub.set_defaults(run=_mutants_boot)
 
     sub = commands.add_parser("check", help="run the tests")
     sub.add_argument("--all", action="store_true")

@@ -30,13 +30,13 @@ def _donor(env, flavour):
     return best if best and likeness(best.name) else None
 
 
-def build(env, tree, flavour):
-    """Brings a flavour up to date and returns its O= directory."""
+def build(env, tree, flavour, again=False):
+    """Brings a flavour up to date and returns its O= directory. `again`: although the tree is the same."""
     objects = env.objects(flavour)
     stamp_file = objects / ".built"
     request = "".join(path.read_text(encoding="utf-8") for path in config.fragments(env, flavour))
     stamp = hashlib.sha256((tree.id + request).encode()).hexdigest()
-    if stamp_file.exists() and stamp_file.read_text() == stamp:
+    if not again and stamp_file.exists() and stamp_file.read_text() == stamp:
         return objects
 
     need_space(env.build, 1500)

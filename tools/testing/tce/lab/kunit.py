@@ -30,11 +30,21 @@ def objects(env, arch):
     return place
 
 
-def _command(env, arch):
+def _configs(env, arch):
     configs = [env.linux / suite for suite in SUITES]
-    configs += [env.tce / "configs" / name for name in ("kunit.config", f"kunit-{arch}.config")]
+    return configs + [env.tce / "configs" / name for name in ("kunit.config", f"kunit-{arch}.config")]
+
+
+def configure(env, arch):
+    """Only chooses what will be built."""
+    command = (env.linux / "tools/testing/kunit/kunit.py", "config", f"--arch={arch}", f"--build_dir={objects(env, arch)}",
+               *(f"--kunitconfig={config}" for config in _configs(env, arch)), *(f"--make_options={option}" for option in MAKE))
+    subprocess.run([str(word) for word in command], cwd=env.linux, check=True)
+
+
+def _command(env, arch):
     command = (env.linux / "tools/testing/kunit/kunit.py", "run", f"--arch={arch}", f"--build_dir={objects(env, arch)}",
-               *(f"--kunitconfig={config}" for config in configs), *(f"--make_options={option}" for option in MAKE),
+               *(f"--kunitconfig={config}" for config in _configs(env, arch)), *(f"--make_options={option}" for option in MAKE),
                *ARCHES[arch], f"--jobs={env.jobs}", "--summary",
                # Two CPUs, so that races happen.
                "--qemu_args", "-smp 2")

@@ -2,131 +2,150 @@
 """Mutation proof: breaks the driver and the abstractions on purpose, one line at
 a time, and sees whether a KUnit test notices.
 
-All mutants of the driver are built into one kernel, each as a crate of its own
-with suites of its own, so that only a boot is needed for each. A mutant of the
-abstractions is a kernel of its own.
+The kernel runs as a program of this machine (user mode Linux), and one kernel has
+nearly all mutants (see planting.py), so that a mutant takes a few seconds. The rest,
+above all what is not in a function, needs a kernel each.
 
 A mutant that no test notices is a hole in the tests, and is named in the result.
 """
 
 import contextlib
 import re
-import shutil
 import subprocess
+import threading
 import time
 
-from . import kunit
-from .mutations import MUTANTS
+from . import kunit, mutations, outsiders, planting
 from .say import Fail, Progress, line
 
-_DRIVER = "drivers/iommu/tce/"
+_ARCH = "um"
+_LIB = "rust/kernel/lib.rs"
+# A kernel that hangs has noticed something as well.
+_PATIENCE = 300
+_BAD = re.compile(r"^\s*not ok|BUG:? |WARNING: |Kernel panic|list_\w+ corruption|Segfault")
+_AT = re.compile(r"^\s*--> (\S+?):(\d+):\d+", re.M)
 
 
 @contextlib.contextmanager
-def _changed(path, change):
-    """Changes a file for a while."""
-    text = path.read_text(encoding="utf-8")
-    path.write_text(change(text), encoding="utf-8")
+def changed(env, texts):
+    """Changes files for a while, also for make, which looks at their age."""
+    old = {path: (env.linux / path).read_text(encoding="utf-8") for path in texts}
     try:
+        for path, text in texts.items():
+            (env.linux / path).write_text(text, encoding="utf-8")
         yield
     finally:
-        path.write_text(text, encoding="utf-8")
-
-
-def _mutation(mutant):
-    """What a mutant does to the text of its file."""
-    name, _, old, new = mutant
-
-    def mutate(text):
-        if text.count(old) != 1:
-            raise Fail(f"mutant {name!r} does not fit any more: {old!r} is there {text.count(old)} times")
-        return text.replace(old, new)
-    return mutate
+        for path, text in old.items():
+            (env.linux / path).write_text(text, encoding="utf-8")
 
 
 def _make(env, *arguments):
-    """Builds again after a change of source alone. Returns what went wrong."""
-    words = ("make", "-C", env.linux, f"O={kunit.objects(env, kunit.KASAN)}", f"ARCH={kunit.KASAN}", f"-j{env.jobs}",
-             *kunit.MAKE, *arguments)
+    words = ("make", "-C", env.linux, f"O={kunit.objects(env, _ARCH)}", f"ARCH={_ARCH}", f"-j{env.jobs}", *kunit.MAKE, *arguments)
     done = subprocess.run([str(word) for word in words], check=False, capture_output=True, text=True, errors="replace")
-    return "" if done.returncode == 0 else " ".join(done.stderr[:600].split())
+    return "" if done.returncode == 0 else re.sub(r"(?m)^warning: .*\n", "", done.stderr)
 
 
-def _say(mutant, verdict, found, begin):
+def _boot(env, suites, number=0):
+    """Runs what is built until something is noticed. Returns that, or nothing."""
+    command = (kunit.objects(env, _ARCH) / "vmlinux", "mem=1G", "ncpus=2", "seccomp=on", "console=tty",
+               "kunit.enable=1", f"kunit.filter_glob={suites}", "kunit_shutdown=halt", f"mutant={number}",
+               # Who uses what was freed finds something else there.
+               "slab_debug=FZP")
+    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True) as guest:
+        timer = threading.Timer(_PATIENCE, guest.kill)
+        timer.start()
+        test, last, began = "", "", False
+        for text in guest.stdout:
+            began = began or "KTAP version" in text
+            if found := re.match(r"\s+# Subtest: (\S+)", text):
+                test = found[1]
+            if "reboot: " in text or began and _BAD.search(text):
+                last = text.strip()
+                break
+        timer.cancel()
+        guest.kill()
+    if "reboot: " in last:
+        return "" if began else "no tests"
+    return f"{test}: {last}" if last else f"{test}: no end after {_PATIENCE} s, or a crash"
+
+
+def _suites(path):
+    return "tce_*" if path.startswith("drivers/iommu/tce/") else "rust_*"
+
+
+def texts(env, mutants):
+    """Each file that mutants are for, as it is."""
+    found = {path: (env.linux / path).read_text(encoding="utf-8") for path in sorted({mutant[1] for mutant in mutants.values()})}
+    for name, path, old, *_ in mutants.values():
+        if (count := found[path].count(old)) != 1:
+            raise Fail(f"mutant {name!r} does not fit any more: {old!r} is in {path} {count} times")
+    return found
+
+
+def with_choice(env, planted):
+    """The same files, with the one that says which mutant is meant."""
+    lib = planted.get(_LIB) or (env.linux / _LIB).read_text(encoding="utf-8")
+    return {**planted, _LIB: lib + planting.CHOICE}
+
+
+def _planted(env, sources, mutants):
+    """The same with all mutants that go into one kernel, which lines they have, and those that do not."""
+    out, lines, alone = {}, {}, []
+    for path, text in sources.items():
+        here = {number: mutant[2:] for number, mutant in mutants.items() if mutant[1] == path}
+        out[path], lines[path], rest = planting.plant(text, path, here)
+        alone += rest
+    return with_choice(env, out), lines, alone
+
+
+def _build_all(env, sources, mutants):
+    """Builds the kernel of many. Returns its files, and the mutants that it does not have."""
+    apart = []
+    while True:
+        planted, lines, alone = _planted(env, sources, {n: mutant for n, mutant in mutants.items() if n not in apart})
+        with changed(env, planted):
+            wrong = _make(env, "vmlinux")
+        if not wrong:
+            return apart + alone
+        places = {(path.split("/linux/")[-1], int(at)) for path, at in _AT.findall(wrong)}
+        bad = [n for path, of in lines.items() for n, span in of.items() if any(p == path and at in span for p, at in places)]
+        if not bad:
+            raise Fail(f"the kernel with the mutants cannot be built: {wrong[-2000:]}")
+        apart += bad
+
+
+def say(mutant, verdict, found, begin):
     line(f"{verdict:9} {mutant[1]}: {mutant[0]}: {found or '-'} ({time.monotonic() - begin:.0f} s)")
     return verdict == "caught"
 
 
-def _plant(env, place, crate, mutant):
-    """Makes a crate of the driver with a mutant in it."""
-    home = place / crate
-    shutil.copytree(env.linux / _DRIVER, home, ignore=shutil.ignore_patterns(place.name))
-    broken = home / mutant[1].removeprefix(_DRIVER)
-    broken.write_text(_mutation(mutant)(broken.read_text(encoding="utf-8")), encoding="utf-8")
-    (home / "Makefile").write_text(f"obj-y += {crate}.o\n", encoding="utf-8")
-    (home / "tce_kunit.rs").rename(home / f"{crate}.rs")
-    for path in (home / f"{crate}.rs", *(home / "tests").iterdir()):
-        text = path.read_text(encoding="utf-8")
-        text = text.replace("kunit_tests(tce_", f"kunit_tests({crate}_").replace('name: "tce_kunit"', f'name: "{crate}"')
-        path.write_text(text, encoding="utf-8")
-
-
-def _drivers(env, mutants):
-    """Tries mutants of the driver. Returns those that no test noticed."""
-    place = env.linux / _DRIVER / "mutants"
-    objects = kunit.objects(env, kunit.KASAN) / _DRIVER / "mutants"
-    crates = {f"m{n:02}": mutant for n, mutant in enumerate(mutants)}
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.rmtree(objects, ignore_errors=True)
-    survivors = []
-    try:
-        with _changed(env.linux / _DRIVER / "Makefile", lambda text: text + "obj-y += mutants/\n"):
-            for crate, mutant in crates.items():
-                _plant(env, place, crate, mutant)
-            listing = place / "Makefile"
-            with Progress(f"mutants: {len(crates)} of the driver"):
-                listing.write_text("".join(f"obj-y += {crate}/\n" for crate in crates), encoding="utf-8")
-                _make(env, "-k", f"{_DRIVER}mutants/")
-                built = [crate for crate in crates if (objects / crate / f"{crate}.o").exists()]
-                listing.write_text("".join(f"obj-y += {crate}/\n" for crate in built), encoding="utf-8")
-                if wrong := _make(env, "bzImage"):
-                    raise Fail(f"the kernel with the mutants cannot be built: {wrong}")
-            for crate, mutant in crates.items():
-                begin = time.monotonic()
-                found = kunit.boot(env, f"{crate}_*") if crate in built else ""
-                verdict = "INVALID" if crate not in built else "caught" if found else "SURVIVED"
-                if not _say(mutant, verdict, found, begin):
-                    survivors.append(mutant[0])
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    return survivors
-
-
-def _abstractions(env, mutants):
-    """Tries mutants of the abstractions. Returns those that no test noticed."""
-    survivors = []
-    for mutant in mutants:
-        begin = time.monotonic()
-        with _changed(env.linux / mutant[1], _mutation(mutant)):
-            wrong = _make(env, "bzImage")
-            found = wrong or kunit.boot(env, "rust_iommu*")
-        if not _say(mutant, "INVALID" if wrong else "caught" if found else "SURVIVED", found, begin):
-            survivors.append(mutant[0])
-    return survivors
-
-
 def run(env, only=""):
     """Tries each mutant; fails if one survives."""
-    if not (kunit.objects(env, kunit.KASAN) / ".config").exists():
-        raise Fail(f"run `make kunit ARCH={kunit.KASAN}` first")
-    wanted = [mutant for mutant in MUTANTS if re.search(only, f"{mutant[1]}: {mutant[0]}")]
+    if not (kunit.objects(env, _ARCH) / ".config").exists():
+        kunit.configure(env, _ARCH)
+    mutants = dict(enumerate(mutations.MUTANTS + outsiders.MUTANTS, 1))
+    wanted = {n: mutant for n, mutant in mutants.items() if re.search(only, f"{mutant[1]}: {mutant[0]}")}
+    sources = texts(env, mutants)
+    survivors = []
+    with Progress("mutants: one kernel for nearly all"):
+        apart = _build_all(env, sources, mutants)
     with Progress("mutants: the tests without one"):
-        found = _make(env, "bzImage") or kunit.boot(env, "tce_*") or kunit.boot(env, "rust_iommu*")
-        if found:
+        if found := _boot(env, "tce_*") or _boot(env, "rust_*"):
             raise Fail(f"not even without a mutant: {found}")
-    ours = [mutant for mutant in wanted if mutant[1].startswith(_DRIVER)]
-    survivors = _drivers(env, ours) if ours else []
-    survivors += _abstractions(env, [mutant for mutant in wanted if mutant not in ours])
+    for number, mutant in wanted.items():
+        if number not in apart:
+            begin = time.monotonic()
+            found = _boot(env, _suites(mutant[1]), number)
+            if not say(mutant, "caught" if found else "SURVIVED", found, begin):
+                survivors.append(mutant[0])
+    for number in wanted.keys() & set(apart):
+        begin, (_, path, old, new) = time.monotonic(), wanted[number]
+        with changed(env, {**sources, path: sources[path].replace(old, new)}):
+            wrong = _make(env, "vmlinux")
+        found = wrong or _boot(env, _suites(path))
+        if not say(wanted[number], "INVALID" if wrong else "caught" if found else "SURVIVED", wrong[:300] or found, begin):
+            survivors.append(wanted[number][0])
     line(f"{len(wanted) - len(survivors)} of {len(wanted)} mutants caught")
     if survivors:
         raise Fail(f"mutants that no test noticed, or that do not compile: {'; '.join(survivors)}")

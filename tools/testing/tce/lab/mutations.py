@@ -7,7 +7,7 @@ _IOMMU = "rust/kernel/iommu"
 MUTANTS = (
     ("no kill after unmap", f"{_TCE}/firmware/ioda.rs",
      "    fn withdraw(&self, window: &TableWindow, run: TceRun) {\n        self.kill(window, run, Event::KillOld);",
-     "    fn withdraw(&self, _: &TableWindow, _: TceRun) {"),
+     "    fn withdraw(&self, window: &TableWindow, run: TceRun) {\n        let _ = (window, run);"),
     ("no kill on flush", f"{_TCE}/firmware/ioda.rs", "self.calls.kill(None);", ""),
     ("windows not taken from the platform (IODA)", f"{_TCE}/firmware/ioda.rs", "        unsafe { this.calls.set_platform(dev, false) }?;\n", ""),
     ("a stuck window is not closed first", f"{_TCE}/pe.rs",

@@ -105,7 +105,7 @@ def legacy_works(bench):
     guest.run("load nvme; load e100")
     bench.disk_check(16 << 20, seed=1)
     bench.net_check("e100")
-    guest.run(f"bind {bdf} vfio-pci; vfiocheck spapr {bdf}; bind {bdf} nvme")
+    guest.run(f"bind {bdf} vfio-pci && vfiocheck spapr {bdf} && bind {bdf} nvme")
     return bench.disk_check(4 << 20, seed=2)
 
 

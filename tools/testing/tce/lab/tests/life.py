@@ -51,6 +51,7 @@ def direct_window_left(bench):
     bench.guest.run(f"unbind {bdf}; load tce_iommu; bind {bdf} nvme")
     kind = group_type(bench, "nvme")
     expect(kind.startswith("DMA"), f"type {kind}")
+    expect("no 64-bit DMA window" not in bench.guest.kernel_log, "the windows of the platform were in the way")
     return bench.disk_check(16 * MIB, seed=5)
 
 
@@ -196,6 +197,7 @@ _DATA = (*_LOAD, steps.groups, steps.windows, steps.nvme_data, steps.narrow_devi
 
 SCENARIOS = [
     *_each("late-load", (nvme_first, late_load, adopted_idle, adopted_after_unbind, steps.dmesg_clean)),
+    *_each("late-load-shared", (nvme_first, late_load, steps.dmesg_clean), machines=("pseries",), together=True),
     *_each("after-direct", (direct_window_left, steps.windows, steps.dmesg_clean)),
     *_each("shared-pe", _SHARED, together=True),
     *_each("rmmod", (*_LOAD, rmmod_refused, rmmod_after_removal, load_again, steps.dmesg_clean)),

@@ -42,7 +42,7 @@ def _vfio(bench, choose):
     """Gives a device to VFIO and takes it back"""
     name, driver = choose.choice((("nvme", "nvme"), ("edu", "binder"), ("testdev", "")))
     bdf, kind = bench.bdf(name), choose.choice(("type1", "iommufd"))
-    bench.guest.run(f"bind {bdf} vfio-pci; vfiocheck {kind} {bdf} {'dma' if name == 'testdev' else ''}; "
+    bench.guest.run(f"bind {bdf} vfio-pci && vfiocheck {kind} {bdf} {'dma' if name == 'testdev' else ''} && "
                     + (f"bind {bdf} {driver}" if driver else f"unbind {bdf}"), 120)
 
 

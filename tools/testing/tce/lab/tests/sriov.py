@@ -98,14 +98,14 @@ def up_and_down_long(bench):
 def vf_reset(bench):
     """A VF that VFIO uses is reset."""
     vf = _switch(bench, _VFS)[0]
-    bench.guest.run(f"bind {vf} vfio-pci; vfiocheck type1 {vf}; echo 1 >/sys/bus/pci/devices/{vf}/reset; vfiocheck iommufd {vf}")
+    bench.guest.run(f"bind {vf} vfio-pci && vfiocheck type1 {vf} && echo 1 >/sys/bus/pci/devices/{vf}/reset && vfiocheck iommufd {vf}")
     _switch(bench, 0)
 
 
 def pf_reset(bench):
     """The PF is reset below a VF that VFIO uses."""
     vf = _switch(bench, _VFS)[0]
-    bench.guest.run(f"bind {vf} vfio-pci; vfiocheck type1 {vf}; echo 1 >{_path(bench)}/reset; vfiocheck iommufd {vf}")
+    bench.guest.run(f"bind {vf} vfio-pci && vfiocheck type1 {vf} && echo 1 >{_path(bench)}/reset && vfiocheck iommufd {vf}")
     _switch(bench, 0)
 
 

@@ -65,7 +65,7 @@ def managed_driver(bench):
     bench.guest.run(f"load binder managed=1; [ $(driver_of {bdf}) = binder ]; load tce_iommu")
     bench.guest.check_log()
     bench.guest.run("load vfio_pci; load vfio_iommu_type1")
-    bench.guest.run(f"bind {bdf} vfio-pci; vfiocheck type1 {bdf}; unbind {bdf}")
+    bench.guest.run(f"bind {bdf} vfio-pci && vfiocheck type1 {bdf} && unbind {bdf}")
     kind = group_type(bench, "edu")
     expect(kind.startswith("DMA"), f"type {kind} after the driver has gone")
     return kind
@@ -79,7 +79,19 @@ def failed_probe(bench):
                            "usleep 100000; done; echo $t")
     expect(kind.startswith("DMA"), f"type {kind} after the probe has failed")
     bench.guest.run("load vfio_pci; load vfio_iommu_type1")
-    bench.guest.run(f"bind {bdf} vfio-pci; vfiocheck type1 {bdf}; unbind {bdf}")
+    bench.guest.run(f"bind {bdf} vfio-pci && vfiocheck type1 {bdf} && unbind {bdf}")
+    return kind
+
+
+def failed_probe_later(bench):
+    """A probe that fails leaves nothing that keeps a device from the platform."""
+    bdf = bench.bdf("edu")
+    path = f"/sys/bus/pci/devices/{bdf}/iommu_group/type"
+    bench.guest.run("rmmod binder; load binder fail=1")
+    bench.guest.run(f"for try in $(seq 50); do echo identity >{path} 2>/dev/null && break; usleep 100000; done")
+    kind = bench.guest.run(f"type_of {bdf}")
+    expect(kind in ("unknown", "identity"), f"type {kind}")
+    bench.guest.run(f"echo DMA >{path}")
     return kind
 
 
@@ -105,7 +117,7 @@ SCENARIOS = [
            devices=_EIGHT, more=_SMP4),
     *_each("takeover-race", (bound_when_loaded,), more=_SMP4),
     *_each("takeover-managed", (managed_driver,)),
-    *_each("takeover-failed", (failed_probe,)),
+    *_each("takeover-failed", (failed_probe, failed_probe_later)),
     *_each("takeover-failed-shared", (failed_probe_shared,), together=True),
     *_each("takeover-disks", (_delays(*range(0, 40000, 200)), disks_bind_meanwhile), machines=("pseries",), devices=_EIGHT,
            more=_SMP4, flavour="modern-debug-64k", only_all=True),
