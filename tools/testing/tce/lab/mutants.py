@@ -21,9 +21,9 @@ from .say import Fail, Progress, line
 _ARCH = "um"
 _LIB = "rust/kernel/lib.rs"
 # A kernel that hangs has noticed something as well.
-_PATIENCE = 300
+_PATIENCE = 600
 _BAD = re.compile(r"^\s*not ok|BUG:? |WARNING: |Kernel panic|list_\w+ corruption|Segfault")
-_AT = re.compile(r"^\s*--> (\S+?):(\d+):\d+", re.M)
+_AT = re.compile(r"^error[^\n]*\n\s*--> (\S+?):(\d+):\d+", re.M)
 
 
 @contextlib.contextmanager
