@@ -55,6 +55,11 @@ def touched_files(patches):
     return sorted(files)
 
 
+def changed_lines(patch):
+    """How many lines a patch adds to kernel files and takes from them."""
+    return len(re.findall(r"^[+-](?!\+\+ |-- )", patch.read_text(encoding="utf-8").partition("\n--- a/")[2], re.M))
+
+
 def _owners(top):
     """[(beginning of a path, patch)], the longest first."""
     found = []
