@@ -5,7 +5,7 @@ BUILD   ?= build
 ROOT    ?= $(BUILD)/root
 FLAVOUR ?= modern-64k
 MACHINE ?= pseries
-export BUILD ROOT KDIR JOBS TCE_MIRROR TOOLS BUSYBOX
+export BUILD ROOT KDIR LINUX JOBS TCE_MIRROR TOOLS BUSYBOX
 
 enter := tools/testing/tce/enter.sh
 
@@ -40,6 +40,7 @@ help:
 	@echo 'make clean                remove $(BUILD)'
 	@echo 'Options:'
 	@echo '  KDIR=dir                your own 7.3.y tree; it is copied, never written to'
+	@echo '  LINUX=7.3-rc7           the source of another release that Debian has; experimental has candidates'
 	@echo '  BUILD=dir, ROOT=dir     where to build; a toolchain root made before'
 	@echo '  JOBS=n, FLAVOUR=...     parallel jobs of make; the kernel for make shell'
 	@echo '  TCE_MIRROR=url          the Debian mirror that the toolchain root is made from'

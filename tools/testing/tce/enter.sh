@@ -8,7 +8,7 @@
 #
 # Options are looked at first, so that a wrong one makes nothing.
 #
-# usage: [BUILD=dir] [ROOT=dir] [KDIR=dir] [JOBS=n] enter.sh COMMAND [ARG...]
+# usage: [BUILD=dir] [ROOT=dir] [KDIR=dir | LINUX=release] [JOBS=n] enter.sh COMMAND [ARG...]
 set -eu
 
 top=$(cd "$(dirname "$0")/../../.." && pwd)
@@ -27,6 +27,11 @@ case ${TOOLS:-} in
 '' | host) ;;
 *) die "TOOLS=$TOOLS is unknown: give TOOLS=host for the tools of this machine, or leave it out" ;;
 esac
+case ${LINUX:-} in
+'' | [0-9]*.[0-9]*) ;;
+*) die "LINUX=$LINUX is no kernel release: give one such as LINUX=7.3-rc7, or leave it out" ;;
+esac
+[ -z "${LINUX:-}" ] || [ -z "${KDIR:-}" ] || die "LINUX=$LINUX and KDIR=$KDIR are two kernel trees: give one of them"
 [ -z "${KDIR:-}" ] || [ -e "$KDIR/Makefile" ] || die "KDIR=$KDIR is no kernel source tree: it has no Makefile"
 if [ "${TOOLS:-}" = host ]; then
 	for tool in make flex bison bc perl patch rsync clang ld.lld llvm-nm rustc rustfmt bindgen pahole \
@@ -49,7 +54,7 @@ ROOT=$(absolute "$ROOT")
 
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || die "needs root (for mount namespaces and chroot): run as root or install sudo"
-	exec sudo BUILD="$BUILD" ROOT="$ROOT" KDIR="${KDIR:-}" JOBS="${JOBS:-}" TCE_MIRROR="${TCE_MIRROR:-}" \
+	exec sudo BUILD="$BUILD" ROOT="$ROOT" KDIR="${KDIR:-}" LINUX="${LINUX:-}" JOBS="${JOBS:-}" TCE_MIRROR="${TCE_MIRROR:-}" \
 		TCE_BIND="${TCE_BIND:-}" TERM="${TERM:-dumb}" "$0" "$@"
 fi
 for tool in unshare chroot mount; do
@@ -60,7 +65,7 @@ mkdir -p "$BUILD"
 [ -n "${TCE_MIRROR:-}" ] || unset TCE_MIRROR
 "$here/toolchain.sh" "$ROOT"
 
-set -- --top "$top" --build "$BUILD" --root "$ROOT" ${JOBS:+--jobs "$JOBS"} "$@"
+set -- --top "$top" --build "$BUILD" --root "$ROOT" ${JOBS:+--jobs "$JOBS"} ${LINUX:+--release "$LINUX"} "$@"
 bind="$BUILD ${TCE_BIND:-}"
 if [ -n "${KDIR:-}" ]; then
 	KDIR=$(cd "$KDIR" && pwd)

@@ -114,6 +114,7 @@ def _parser():
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--root", type=pathlib.Path, required=True)
     parser.add_argument("--kdir", type=pathlib.Path)
+    parser.add_argument("--release", default="")
     parser.add_argument("--jobs", type=int, default=default_jobs())
     parser.add_argument("--objects", action="append", default=[], metavar="FLAVOUR=DIR",
                         help="take a kernel that was built elsewhere")
@@ -195,7 +196,7 @@ def main():
     os.umask(0o022)
     try:
         args = _parser().parse_args()
-        env = Env(args.top, args.build, args.root, args.kdir, args.jobs)
+        env = Env(args.top, args.build, args.root, args.kdir, args.jobs, args.release)
         if args.command == "shell":     # it locks for as long as it builds
             return args.run(env, args)
         with env.locked():

@@ -4,6 +4,7 @@ root when the first one asks for them, and kept in the build directory: programs
 for ppc64le guests, on a disk, and tools that the root itself has not.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -19,6 +20,7 @@ _DIRECTORIES = ("dev", "proc", "sys", "tmp", "mnt")     # mount points in the gu
 _lock = threading.Lock()
 # A mirror's pool may lag behind its index, and then another release serves. Backports are for what the lab itself needs.
 SUITES = ("trixie", "testing", "unstable")
+_KERNEL_SUITES = ("trixie-backports", "testing", "unstable", "experimental")
 _TRIES = 3
 _HOSTED = "/etc/apt/sources.list"       # of the toolchain root
 
@@ -47,14 +49,19 @@ def _apt(out, **options):
     return ["apt-get", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
 
 
-def _for_guests(out, suite):
-    """apt-get for another architecture, with nothing installed, from one release alone."""
+def _from(out, *suites, **options):
+    """apt-get from some releases alone."""
     mirror = os.environ.get("TCE_MIRROR") or pathlib.Path(_HOSTED).read_text(encoding="utf-8").split()[1]
     out.mkdir(parents=True)
-    (out / "sources.list").write_text(f"deb {mirror} {suite} main\n", encoding="utf-8")
+    (out / "sources.list").write_text("".join(f"deb {mirror} {suite} main\n" for suite in suites), encoding="utf-8")
+    return _apt(out, **{"Dir::Etc::SourceList": out / "sources.list", **options})
+
+
+def _for_guests(out, suite):
+    """apt-get for another architecture, with nothing installed, from one release alone."""
+    command = _from(out, suite, **{"APT::Architecture": "ppc64el", "APT::Architectures": "ppc64el", "Dir::State::status": out / "status"})
     (out / "status").touch()
-    return _apt(out, **{"APT::Architecture": "ppc64el", "APT::Architectures": "ppc64el",
-                        "Dir::State::status": out / "status", "Dir::Etc::SourceList": out / "sources.list"})
+    return command
 
 
 def _fetch(what, apts, packages, out, log):
@@ -123,3 +130,23 @@ def tools(env, name, what, packages):
                 _fetch(what, [lambda out: _apt(out, **{"Dir::Etc::SourceList": _HOSTED})], packages, out, log)
                 stamp.write_text(wanted, encoding="utf-8")
         return out / "tree"
+
+
+@contextlib.contextmanager
+def kernel_source(env):
+    """The tarball of the kernel release that was asked for."""
+    if str(env.root) == "/":
+        raise Fail(f"LINUX={env.release} needs the toolchain root: run without TOOLS=host")
+    name = "linux-source-" + ".".join(env.release.split("-")[0].split(".")[:2])
+    out, log = env.base / f"linux-{env.release}.deb", env.base / f"linux-{env.release}.log"
+    what = f"the source of Linux {env.release}"
+    # What Debian's version goes on with; 7.2 alone is any 7.2.y.
+    rest = ".*" if env.release.count(".") == 1 and "-" not in env.release else "-*"
+    with Progress(what):
+        # It may be older than the one of the root, where it is not installed.
+        apt = functools.partial(_from, **{"APT::Get::allow-downgrades": "true"})
+        tree = _fetch(what, [lambda out: apt(out, *_KERNEL_SUITES)], [f"{name}={env.release.replace('-', '~')}{rest}"], out, log)
+    try:
+        yield tree / "usr/src" / f"{name}.tar.xz"
+    finally:
+        shutil.rmtree(out)

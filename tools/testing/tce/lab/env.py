@@ -20,10 +20,13 @@ class Env:
     root: pathlib.Path          # toolchain root, as named in messages
     kdir: pathlib.Path | None   # the user's own kernel tree, never written to
     jobs: int
+    release: str = ""           # of the kernel source that Debian is asked for, if it is not the toolchain root's
 
     @property
     def build(self):
         """Each kernel tree has a build directory of its own."""
+        if self.release:
+            return self.base / f"linux-{self.release}"
         if not self.kdir:
             return self.base
         name = hashlib.sha256(str(self.kdir).encode()).hexdigest()[:8]

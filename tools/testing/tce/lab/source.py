@@ -14,11 +14,14 @@ import re
 import shutil
 import subprocess
 
+from . import debian
 from .upstream import apply_patch, own_files, series, touched_files, with_patches
 from .say import Fail, Progress, need_space, remark
 
 VERSION = (7, 3)
 TARBALL = "/usr/src/linux-source-7.3.tar.xz"
+# What came with that version and the driver is built on, and where it is.
+_NEEDS = {"SpinLockIrq": "rust/kernel/sync/lock/spinlock.rs"}
 
 
 def version_of(tree):
@@ -34,8 +37,10 @@ def version_of(tree):
 def check_version(tree):
     found = version_of(tree)
     if found[:2] != VERSION:
-        raise Fail(f"{tree} is Linux {'.'.join(map(str, found))} and this project needs "
-                   f"{VERSION[0]}.{VERSION[1]}.y: give another tree with KDIR=, or none")
+        lacks = [word for word, name in _NEEDS.items() if not (tree / name).exists() or word not in (tree / name).read_text(encoding="utf-8")]
+        why = f", whose Rust has no {' and no '.join(lacks)}," if lacks else ""
+        raise Fail(f"{tree} is Linux {'.'.join(map(str, found))}{why} and this project needs "
+                   f"{VERSION[0]}.{VERSION[1]}.y: give another tree with KDIR=, another LINUX=, or none")
     return ".".join(map(str, found))
 
 
@@ -151,6 +156,14 @@ def _unpack(tarball, target):
         progress.note = "Linux " + ".".join(map(str, version_of(target)))
 
 
+def _unpack_release(env, target):
+    """The release that was asked for, or the toolchain root's."""
+    if not env.release:
+        return _unpack(TARBALL, target)
+    with debian.kernel_source(env) as tarball:
+        return _unpack(tarball, target)
+
+
 def _copy_user_tree(kdir, tree):
     """Follows the user's tree; returns True when something in it changed."""
     check_version(kdir)
@@ -200,6 +213,13 @@ def prepare(env, patches=None):
     env.build.mkdir(parents=True, exist_ok=True)
     if env.kdir:
         _copy_user_tree(env.kdir, tree)
+    elif env.release:
+        if tree.state.get("source") != env.release:
+            shutil.rmtree(env.linux, ignore_errors=True)
+            shutil.rmtree(tree.notes, ignore_errors=True)
+            _unpack_release(env, env.linux)
+            tree.state = {"source": env.release}
+            tree.save()
     else:
         stat = os.stat(TARBALL) if os.path.exists(TARBALL) else None
         source = f"{os.path.basename(TARBALL)} {stat.st_size}" if stat else None
@@ -236,7 +256,7 @@ def overlay(env, target):
     """Leaves a ready kernel tree in `target`: a fresh one when it is missing or
     empty, else the pristine tree found there."""
     if not target.exists() or not any(target.iterdir()):
-        _unpack(TARBALL, target)
+        _unpack_release(env, target)
     version = check_version(target)
     for name in own_files(env.top):
         if os.path.lexists(target / name):

@@ -21,6 +21,8 @@ _NOWHERE = "TCE_MIRROR=http://127.0.0.1:9"
 # name: (what is typed, words of the line that answers)
 MISTAKES = {
     "kdir": ("make run KDIR=/nonexistent", "KDIR=/nonexistent is no kernel source tree"),
+    "release": ("make run LINUX=newest", "LINUX=7.3-rc7"),
+    "release_and_kdir": ("make run LINUX=7.3-rc7 KDIR={linux}", "two kernel trees"),
     "root": (f"make run ROOT=/nonexistent {_NOWHERE}", "make toolchain ROOT=/nonexistent"),
     "root_taken": (f"make toolchain ROOT=/usr {_NOWHERE}", "/usr is there already"),
     "jobs": ("make run JOBS=abc", "JOBS=4"),
