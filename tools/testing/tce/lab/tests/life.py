@@ -51,6 +51,7 @@ def direct_window_left(bench):
     bench.guest.run(f"unbind {bdf}; load tce_iommu; bind {bdf} nvme")
     kind = group_type(bench, "nvme")
     expect(kind.startswith("DMA"), f"type {kind}")
+    bench.guest.check_log()
     expect("no 64-bit DMA window" not in bench.guest.kernel_log, "the windows of the platform were in the way")
     return bench.disk_check(16 * MIB, seed=5)
 
