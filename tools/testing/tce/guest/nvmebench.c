@@ -4,7 +4,9 @@
  * asynchronous I/O. DEPTH requests are submitted at once, between the marks of
  * bench/marks.h, and the CPU is busy in user space until all are done; COUNT
  * times, each a measurement of its own. They differ in how many requests an
- * interrupt is for, which depends on how busy the host is.
+ * interrupt is for, which depends on how busy the host is. Pages that follow each
+ * other in the buffer do not in memory, or the number of segments would depend on
+ * what ran before.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -14,9 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <linux/aio_abi.h>
+#include <linux/fs.h>
 
 #include "../bench/marks.h"
 
@@ -75,6 +79,7 @@ static void work(unsigned int depth)
 
 int main(int argc, char **argv)
 {
+	size_t pages, page = 0;
 	unsigned int depth;
 	char *memory;
 
@@ -83,16 +88,24 @@ int main(int argc, char **argv)
 	disk = open(argv[1], O_RDONLY | O_DIRECT);
 	if (disk < 0)
 		err(1, "%s", argv[1]);
+	/* Each read looks for cached pages first, unless there are none at all. */
+	if (ioctl(disk, BLKFLSBUF, 0))
+		err(1, "BLKFLSBUF");
 	size = lseek(disk, 0, SEEK_END);
 	is_random = !strcmp(argv[2], "random");
 	length = strtoul(argv[3], NULL, 0);
 	depth = strtoul(argv[4], NULL, 0);
 	if (depth > MAX_DEPTH || !length || (off_t)length > size)
 		errx(2, "too much");
-	memory = aligned_alloc(ALIGN, (depth * length + ALIGN - 1) & -ALIGN);
+	pages = (depth * length + ALIGN - 1) / ALIGN;
+	memory = aligned_alloc(ALIGN, pages * ALIGN);
 	if (!memory)
 		err(1, "aligned_alloc");
-	memset(memory, 1, depth * length);
+	/* The kernel gives pages in order; there are a power of two of them. */
+	for (size_t i = 0; i < pages; i++) {
+		memory[page * ALIGN] = 1;
+		page = (page + (pages / 3 | 1)) % pages;
+	}
 	if (syscall(SYS_io_setup, MAX_DEPTH, &context))
 		err(1, "io_setup");
 	for (unsigned int i = 0; i < depth; i++)

@@ -273,23 +273,24 @@ static long pages(void)
 static long tables(void)
 {
 	long value, sum = 0;
-	char name[64];
+	int windows = 0;
 	FILE *file;
 	glob_t found;
 
 	if (spapr)
 		return pages() * (PAGE >> 10);
-	if (glob("/sys/kernel/debug/tce_iommu/*/stats", 0, NULL, &found))
+	if (glob("/sys/kernel/debug/tce_iommu/*/tables", 0, NULL, &found))
 		errx(1, "no /sys/kernel/debug/tce_iommu");
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		file = fopen(found.gl_pathv[i], "r");
 		if (!file)
 			err(1, "%s", found.gl_pathv[i]);
-		while (fscanf(file, "%63s %ld", name, &value) == 2)
-			if (!strcmp(name, "table_kib"))
-				sum += value;
+		for (; fscanf(file, " window %*d tces %*d kib %ld", &value) == 1; windows++)
+			sum += value;
 		fclose(file);
 	}
+	if (!windows)
+		errx(1, "/sys/kernel/debug/tce_iommu tells of no window");
 	globfree(&found);
 	return sum;
 }
