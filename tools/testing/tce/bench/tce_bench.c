@@ -10,8 +10,6 @@
  *				interrupts are off, the parts are map and unmap
  *	sg ENTRIES COUNT WARM_UP	the same with dma_map_sg(), a page each
  *	stream BYTES COUNT WARM_UP	like single, interrupts on, all in the first part
- *	threads N COUNT		N threads map and unmap 64 KiB COUNT times each, all in
- *				the first part
  *
  * WARM_UP operations come before what counts, so that caches are filled and
  * tables are there.
@@ -19,10 +17,8 @@
  * The file reads as the DMA address of the last mapping. It works with any kind
  * of DMA and on any kernel.
  */
-#include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/dma-mapping.h>
-#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
@@ -112,65 +108,6 @@ free_page:
 	return error;
 }
 
-struct thread {
-	struct task_struct *task;
-	struct completion done;
-	struct device *dev;
-	unsigned int count;
-	int error;
-};
-
-static int thread_main(void *data)
-{
-	struct thread *thread = data;
-	struct device *dev = thread->dev;
-	void *memory = alloc_pages_exact(SZ_64K, GFP_KERNEL);
-	dma_addr_t address;
-
-	thread->error = memory ? 0 : -ENOMEM;
-	for (unsigned int i = 0; !thread->error && i < thread->count; i++) {
-		address = dma_map_single(dev, memory, SZ_64K, DMA_TO_DEVICE);
-		thread->error = dma_mapping_error(dev, address);
-		if (!thread->error)
-			dma_unmap_single(dev, address, SZ_64K, DMA_TO_DEVICE);
-		cond_resched();
-	}
-	if (memory)
-		free_pages_exact(memory, SZ_64K);
-	kthread_complete_and_exit(&thread->done, 0);
-}
-
-static int threads(struct device *dev, unsigned int number, unsigned int count)
-{
-	struct thread *threads __free(kfree) = kcalloc(number, sizeof(*threads), GFP_KERNEL);
-	unsigned int started;
-	int error = 0;
-
-	if (!threads)
-		return -ENOMEM;
-	for (started = 0; started < number; started++) {
-		struct thread *thread = &threads[started];
-
-		*thread = (struct thread){ .dev = dev, .count = count };
-		thread->task = kthread_create(thread_main, thread, "tce_bench/%u", started);
-		if (IS_ERR(thread->task)) {
-			error = PTR_ERR(thread->task);
-			break;
-		}
-		init_completion(&thread->done);
-		kthread_bind(thread->task, started % num_online_cpus());
-	}
-	mark(MARK_FIRST);
-	for (unsigned int i = 0; i < started; i++)
-		wake_up_process(threads[i].task);
-	for (unsigned int i = 0; i < started; i++) {
-		wait_for_completion(&threads[i].done);
-		error = error ?: threads[i].error;
-	}
-	mark(MARK_STOP);
-	return error;
-}
-
 static int command(struct device *dev, const char *text)
 {
 	unsigned int count = 0, warm_up = 0;
@@ -184,8 +121,6 @@ static int command(struct device *dev, const char *text)
 		return dma_set_mask_and_coherent(dev, DMA_BIT_MASK(size));
 	if (!strcmp(what, "sg"))
 		error = sg(dev, size, count, warm_up);
-	else if (!strcmp(what, "threads"))
-		error = threads(dev, size, count);
 	else if (!strcmp(what, "single") || !strcmp(what, "stream"))
 		error = single(dev, size, count, warm_up, what[1] == 't');
 	else

@@ -82,11 +82,6 @@ class Part:
         """Spinlocks taken."""
         return sum(count for name, count in self.calls.items() if name.startswith("_raw_spin_lock"))
 
-    @property
-    def waits(self):
-        """Spinlocks that another CPU had."""
-        return self.calls["queued_spin_lock_slowpath"]
-
     def __add__(self, other):
         return Part(self.symbols + other.symbols, self.calls + other.calls, self.hcalls + other.hcalls)
 

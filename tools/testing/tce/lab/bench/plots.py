@@ -9,8 +9,6 @@ _MAX_LEGACY = 4096      # what its window of 1 GiB has room for, and the next nu
 _PES = {"pseries": (1, 2, 8), "powernv10": (1, 2, 5)}
 _PER_PE = 1024 * PAGE
 _NOBYPASS = {"legacy": "iommu=nobypass"}
-_THREADS = (1, 2, 4, 8)
-_EACH = 500
 
 
 def _sg(most=65536):
@@ -28,11 +26,6 @@ def _pes(driver, machine):
     return vfio_mode("pes", driver, cases, "$(pci 1b36:0005 | tr '\\n' ,)")
 
 
-def _threads(driver, mask):
-    cases_ = tuple(Case(f"threads {number}", maps(f"threads {number}", _EACH).command, number * _EACH) for number in _THREADS)
-    return Mode("threads", driver, cases_, type="DMA" if driver == "modern" else "", mask=mask)
-
-
 def _boots():
     sg = {"legacy": Mode("sg", "legacy", _sg(_MAX_LEGACY), mask=32), "modern": Mode("sg", "modern", _sg(), type="DMA")}
     yield Boot("noddw", "pseries", (sg["legacy"],), ",ddw=off")
@@ -41,11 +34,6 @@ def _boots():
         yield Boot(machine, machine, (*map(_vfio, sg), *own), append=append)
         yield Boot(f"{machine}-pes", machine, tuple(_pes(driver, machine) for driver in sg),
                    devices=("testdev",) * _PES[machine][-1])
-    for name, machine, drivers, more in (("noddw", "pseries", ("legacy",), {"host_bridge": ",ddw=off"}),
-                                         ("pseries", "pseries", ("modern",), {}),
-                                         ("powernv10", "powernv10", ("legacy", "modern"), {"append": _NOBYPASS})):
-        modes = tuple(_threads(driver, 32 if driver == "legacy" else 64) for driver in drivers)
-        yield Boot(f"{name}-threads", machine, modes, cpus=_THREADS[-1], **more)
 
 
 BOOTS = tuple(_boots())
@@ -78,7 +66,4 @@ def charts(results):
         found[f"pes-{machine}"] = (f"VFIO on {machine}: 1024 pages", pes, cost, _series(results, "pes", machine, "all"))
         found[f"pes-calls-{machine}"] = (f"VFIO on {machine}: 1024 pages", pes, "hypercalls or kills per page",
                                          _series(results, "pes", machine, "calls"))
-    for what, text in ("locks", "spinlocks taken"), ("waits", "spinlocks waited for"):
-        found[what] = ("64 KiB mapped and unmapped by threads on CPUs of their own", "threads",
-                       f"{text} per map and unmap", _series(results, "threads", "", what))
     return [(name, svg.chart(*chart)) for name, chart in found.items() if chart[-1]]
