@@ -7,9 +7,12 @@
 //! for a grace period before a bond that readers may see goes away.
 
 use crate::firmware::Firmware;
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use kernel::{
     new_mutex,
@@ -26,6 +29,9 @@ use kernel::{
         Mutex, //
     }, //
 };
+
+/// The memory of a bond that has gone.
+pub(crate) type Spare = KBox<MaybeUninit<Bond>>;
 
 /// Values of [`Bond::limit`]: what is not published to the PE.
 const NONE: i32 = 0;
@@ -46,18 +52,19 @@ pub(crate) struct Bond {
 }
 
 impl Bond {
-    /// Makes a bond that is on no list yet. May sleep.
-    pub(crate) fn new(port: Arc<dyn Firmware>) -> Result<KBox<Self>> {
+    /// Makes a bond that is on no list yet. If there is a `spare`, this cannot fail. May sleep.
+    pub(crate) fn new(port: Arc<dyn Firmware>, spare: Option<Spare>) -> Result<KBox<Self>> {
         // INVARIANT: It points into `port`.
-        Ok(KBox::new(
-            Self {
-                raw: NonNull::from(&*port),
-                port,
-                limit: Atomic::new(NONE),
-                next: Atomic::new(ptr::null_mut()),
-            },
-            GFP_KERNEL,
-        )?)
+        let bond = Self {
+            raw: NonNull::from(&*port),
+            port,
+            limit: Atomic::new(NONE),
+            next: Atomic::new(ptr::null_mut()),
+        };
+        match spare {
+            Some(spare) => Ok(spare.write(bond)),
+            None => Ok(KBox::new(bond, GFP_KERNEL)?),
+        }
     }
 
     /// The PE's windows.
@@ -185,10 +192,10 @@ impl Bonds {
     }
 
     /// Takes `port` off the list and forgets it. Sleeps; cannot fail.
-    pub(crate) fn remove(&self, port: &Arc<dyn Firmware>) {
+    pub(crate) fn remove(&self, port: &Arc<dyn Firmware>) -> Option<Spare> {
         let bond = {
             let _writers = self.writers.lock();
-            let Some(at) = self.find(port) else { return };
+            let at = self.find(port)?;
             let bond = at.load(Relaxed);
             // SAFETY: As in `find`; `at` holds a bond and `writers` is still held.
             at.store(unsafe { (*bond).next.load(Relaxed) }, Release);
@@ -197,7 +204,7 @@ impl Bonds {
         rcu::synchronize_rcu();
         // SAFETY: The list owned the bond; it left the list a grace period ago, so no reader has
         // it.
-        drop(unsafe { KBox::from_raw(bond) });
+        Some(KBox::drop_contents(unsafe { KBox::from_raw(bond) }))
     }
 }
 

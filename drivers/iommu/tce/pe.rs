@@ -17,7 +17,10 @@ mod lent;
 
 use self::lent::Lent;
 use crate::{
-    bonds::Bond,
+    bonds::{
+        Bond,
+        Spare, //
+    },
     firmware::{
         self,
         calls::Calls,
@@ -80,6 +83,8 @@ struct State {
     current: Current,
     /// The process that has the high window, while a domain has the PE.
     lent: Option<Lent>,
+    /// From the domain that last had the PE: to go back to one takes no memory.
+    spare: Option<Spare>,
     /// The windows when the driver last owned them.
     layout: Layout,
     phase: Phase,
@@ -167,6 +172,7 @@ impl<C: Calls + Devices> Pe<C> {
                     members: Members::new(),
                     current,
                     lent: None,
+                    spare: None,
                     layout,
                     phase: Phase::Up,
                 }),
@@ -441,9 +447,10 @@ impl<C: Calls + Devices> Pe<C> {
             return Ok(());
         };
         self.take_back(state, dev);
-        let result = space
-            .detach(&port, dev, Part::All)
-            .inspect(|()| Self::all_closed(state, &port, &space));
+        let result = space.detach(&port, dev, Part::All).map(|spare| {
+            Self::all_closed(state, &port, &space);
+            state.spare = spare;
+        });
         state.current = match result {
             Ok(()) => Current::Blocked(port),
             Err(_) => Current::Stuck(port, space),
@@ -511,7 +518,7 @@ impl<C: Calls + Devices> Pe<C> {
         if !space.layout().is_compatible(port.layout()) {
             return Err(EINVAL);
         }
-        let bond = Bond::new(port.clone())?;
+        let bond = Bond::new(port.clone(), state.spare.take())?;
         self.close(state, dev)?;
         let result = space.attach(bond, &port, dev, Part::All);
         state.current = Current::Paging(port, space.clone());

@@ -21,7 +21,8 @@
 use crate::{
     bonds::{
         Bond,
-        Bonds, //
+        Bonds,
+        Spare, //
     },
     firmware::Firmware,
     layout::{
@@ -385,12 +386,17 @@ impl Space {
     ///
     /// If firmware refuses, the PE stays on the list, and what is unmapped is still withdrawn from
     /// it. The caller keeps the tables and comes again, or [gives the PE up](Self::give_up).
-    pub(crate) fn detach(&self, port: &Arc<dyn Firmware>, dev: &Device, part: Part) -> Result {
+    /// Otherwise it gets the memory of the bond.
+    pub(crate) fn detach(
+        &self,
+        port: &Arc<dyn Firmware>,
+        dev: &Device,
+        part: Part,
+    ) -> Result<Option<Spare>> {
         self.silence(port);
         rcu::synchronize_rcu();
         self.cut(port, dev, part)?;
-        self.bonds.remove(port);
-        Ok(())
+        Ok(self.bonds.remove(port))
     }
 
     /// Publishes nothing to the PE any more, after a grace period. May sleep.

@@ -94,7 +94,7 @@ impl<C: Calls + Devices> Pe<C> {
         if port.is_broken() {
             return Err(EIO);
         }
-        let bond = Bond::new(port.clone())?;
+        let bond = Bond::new(port.clone(), None)?;
         kernel.give_high(&port, dev)?;
         let result = space.attach(bond, &port, dev, Part::High);
         state.lent = Some(Lent {
