@@ -929,19 +929,27 @@ static void set_failslab(const char *name, const char *value)
 		close(fd);
 }
 
+/* Whether fail_nth() works, also for allocations that may sleep. */
+static bool can_fail(void)
+{
+	if (access("/sys/kernel/debug/failslab", F_OK) || !fail_nth(0))
+		return false;
+	set_failslab("ignore-gfp-wait", "N");
+	set_failslab("task-filter", "N");
+	set_failslab("interval", "1");
+	set_failslab("times", "-1");
+	set_failslab("verbose", "0");
+	return true;
+}
+
 /* Memory runs out at every point of an attach; the old domain must survive. */
 TEST_F(iommufd, failed_attach)
 {
 	uint32_t ioas, hwpt = 0;
 	int n, ret, failures = 0;
 
-	if (access("/sys/kernel/debug/failslab", F_OK) || !fail_nth(0))
+	if (!can_fail())
 		SKIP(return, "the kernel has no FAILSLAB");
-	set_failslab("ignore-gfp-wait", "N");
-	set_failslab("task-filter", "N");
-	set_failslab("interval", "1");
-	set_failslab("times", "-1");
-	set_failslab("verbose", "0");
 	ASSERT_EQ(0, space_map(&self->space, IOVA, self->memory, page_size, READ | WRITE));
 	ASSERT_EQ(0, device_attach(&self->device, self->space.ioas));
 	ASSERT_EQ(0, filled_ioas(&self->space, self->second, &ioas));
@@ -977,6 +985,25 @@ TEST_F(iommufd, failed_attach)
 	ASSERT_EQ(0, ret);
 	EXPECT_LT(0, failures);
 	EXPECT_ARRIVES(&self->device, IOVA, self->second);
+}
+
+/* Memory runs out while a device is let go; the kernel's domain must come back without any. */
+TEST_F(iommufd, failed_release)
+{
+	int n;
+
+	if (!can_fail())
+		SKIP(return, "the kernel has no FAILSLAB");
+	for (n = 1; n < 1000; n++) {
+		ASSERT_EQ(0, device_attach(&self->device, self->space.ioas));
+		fail_nth(n);
+		device_close(&self->device);
+		if (!has_failed())
+			break;
+		ASSERT_EQ(0, device_bind(&self->device, &self->space, self->bdf));
+	}
+	TH_LOG("%d failures", n - 1);
+	ASSERT_EQ(0, device_bind(&self->device, &self->space, self->bdf));
 }
 
 static void say_refused(void)

@@ -11,6 +11,13 @@ def failed_attach(bench):
     return ktap(bench, "tce_vfio -t failed_attach", 120)[0]
 
 
+def failed_release(bench):
+    """tce_vfio: a device is let go without memory, and the kernel has its domain again."""
+    told = ktap(bench, "tce_vfio -t failed_release", 120)[0]
+    bench.guest.check_log()
+    return told
+
+
 # Of the fixtures, those that are done in seconds.
 _QUICK = ("iommufd", "iommufd_mock_domain", "vfio_compat_mock_domain", "iommufd_viommu", "iommufd_device_pasid",
           "change_process")
@@ -43,7 +50,7 @@ def _debug(name, machine, *more, flavour="modern-debug-64k", **others):
 
 
 # The mock needs no device and knows no platform.
-SCENARIOS = [_debug("iommufd", "pseries", failed_attach, mock, fail_nth),
-             _debug("iommufd", "powernv10", failed_attach),
+SCENARIOS = [_debug("iommufd", "pseries", failed_attach, failed_release, mock, fail_nth),
+             _debug("iommufd", "powernv10", failed_attach, failed_release),
              *(_debug("iommufd-long", "pseries", mock_long, fail_nth_long, flavour=flavour, only_all=True)
                for flavour in ("modern-debug-64k", "modern-debug-4k"))]
