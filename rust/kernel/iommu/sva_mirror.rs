@@ -206,8 +206,8 @@ impl Mirror {
                 })
             })
         } else {
-            pages.each().enumerate().try_for_each(|(n, page)| {
-                let phys = pinned.phys(n).ok_or(EINVAL)?;
+            let mut each = pages.each().zip(pinned.each());
+            each.try_for_each(|(page, phys)| {
                 self.with(page, |window, range| match holds.others(number, page) {
                     None => window.set(range, phys, write),
                     // Whoever holds the page would have heard of a new one.

@@ -52,14 +52,54 @@ impl Drop for Locked {
     }
 }
 
+/// Pages that follow each other in memory, if any.
+#[derive(Clone, Copy)]
+struct Run {
+    first: *mut bindings::page,
+    count: usize,
+}
+
+impl Run {
+    /// The physical address of page number `n`.
+    fn phys(&self, n: usize) -> PhysAddr {
+        // CAST: A number of bytes fits 64 bits.
+        let offset = (n as u64).wrapping_shl(PAGE_SHIFT as u32);
+        // SAFETY: This computes with the address alone.
+        unsafe { bindings::page_to_phys(self.first) }.wrapping_add(offset)
+    }
+
+    /// Adds `run` if it follows.
+    fn join(&mut self, run: Run) -> bool {
+        let last = self.first.wrapping_add(self.count.wrapping_sub(1));
+        let follows = self.count > 0 && follows(last, run.first);
+        if follows {
+            self.count = self.count.wrapping_add(run.count);
+        }
+        follows
+    }
+}
+
+/// Whether a page follows another one in memory.
+#[inline(always)]
+fn follows(one: *mut bindings::page, next: *mut bindings::page) -> bool {
+    // SAFETY: This computes with the address alone.
+    let phys = |page| unsafe { bindings::page_to_phys(page) };
+    // CAST: A number of bytes fits 64 bits.
+    let in_a_row = || phys(next) == phys(one).wrapping_add(PAGE_SIZE as PhysAddr);
+    // `struct page`s may follow each other where memory does not, between two sections.
+    next == one.wrapping_add(1) && (cfg!(CONFIG_SPARSEMEM_VMEMMAP) || in_a_row())
+}
+
 /// Pages of a process that are pinned for a long time, and thus neither move nor get used for
 /// anything else.
 ///
 /// # Invariants
 ///
-/// The pages of `pages` are pinned once for each place, with `FOLL_LONGTERM`.
+/// The pages of `runs` and `last` are pinned once for each place, with `FOLL_LONGTERM`.
 pub struct PinnedPages {
-    pages: KVVec<*mut bindings::page>,
+    runs: KVVec<Run>,
+    /// What comes after `runs`. Often it is all there is.
+    last: Run,
     write: bool,
 }
 
@@ -80,43 +120,36 @@ impl PinnedPages {
     /// Stands for `pin_user_pages_fast()`, and `pin_user_pages_remote()` for another address space
     /// than the current one.
     pub fn new(mm: &MmWithUser, start: usize, count: usize, write: bool) -> Result<Self> {
-        // How many there are may be up to the process.
-        let mut pages =
-            KVVec::from_elem(ptr::null_mut(), count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
-        let mut flags = bindings::FOLL_LONGTERM;
-        if write {
-            flags |= bindings::FOLL_WRITE;
-        }
+        let mut batch = [ptr::null_mut(); 64];
         // INVARIANT: There are none yet.
         let mut this = Self {
-            pages: KVVec::new(),
+            runs: KVVec::new(),
+            last: Run {
+                first: ptr::null_mut(),
+                count: 0,
+            },
             write,
         };
         let mut done = 0;
-        while let Some(rest) = pages.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        while done < count {
+            let room = count.wrapping_sub(done).min(batch.len());
             let at = start.wrapping_add(done.wrapping_mul(PAGE_SIZE));
-            let got = Self::pin(mm, at, rest, flags);
-            match usize::try_from(got) {
-                Ok(got) if got > 0 => done = done.wrapping_add(got),
-                result => {
-                    pages.truncate(done);
-                    // INVARIANT: These are pinned; they are unpinned here.
-                    this.pages = pages;
-                    return Err(match result {
-                        // CAST: An error fits.
-                        Err(_) => Error::from_errno(got as c_int),
-                        Ok(_) => EFAULT,
-                    });
-                }
-            }
+            let got = Self::pin(mm, at, batch.get_mut(..room).ok_or(EINVAL)?, write);
+            // CAST: An error fits.
+            let got = usize::try_from(got).map_err(|_| Error::from_errno(got as c_int))?;
+            let pages = batch.get(..got).filter(|pages| !pages.is_empty());
+            this.take(pages.ok_or(EFAULT)?)?;
+            done = done.wrapping_add(got);
         }
-        // INVARIANT: All are pinned.
-        this.pages = pages;
         Ok(this)
     }
 
     /// Pins pages from `at` on. Returns how many of `pages` it has filled, or an error.
-    fn pin(mm: &MmWithUser, at: usize, pages: &mut [*mut bindings::page], flags: c_uint) -> c_long {
+    fn pin(mm: &MmWithUser, at: usize, pages: &mut [*mut bindings::page], write: bool) -> c_long {
+        let mut flags = bindings::FOLL_LONGTERM;
+        if write {
+            flags |= bindings::FOLL_WRITE;
+        }
         // The page tables of the current task can be looked at without a lock.
         if kernel::current!().mm().is_some_and(|own| ptr::eq(own, mm)) {
             // CAST: What is left is for the next call.
@@ -142,46 +175,59 @@ impl PinnedPages {
         }
     }
 
-    /// The number of pages.
-    pub fn count(&self) -> usize {
-        self.pages.len()
+    /// Takes over pages that [`pin`](Self::pin) has pinned, also on error.
+    fn take(&mut self, pages: &[*mut bindings::page]) -> Result {
+        let mut rest = pages;
+        while let Some(&first) = rest.first() {
+            let in_a_row = |pair: &&[_]| matches!(pair, [one, next] if follows(*one, *next));
+            let more = rest.windows(2).take_while(in_a_row).count();
+            let count = more.wrapping_add(1);
+            let run = Run { first, count };
+            // INVARIANT: The pages are pinned.
+            if !self.last.join(run) {
+                if self.last.count > 0 {
+                    // How many there are may be up to the process.
+                    let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+                    self.runs.push(self.last, flags).inspect_err(|_| {
+                        for page in rest {
+                            // SAFETY: The page is pinned, and nobody else unpins it.
+                            unsafe { bindings::unpin_user_page(*page) };
+                        }
+                    })?;
+                }
+                self.last = run;
+            }
+            rest = rest.get(count..).unwrap_or(&[]);
+        }
+        Ok(())
     }
 
-    /// The physical address of page number `n`.
-    pub fn phys(&self, n: usize) -> Option<PhysAddr> {
-        let page = *self.pages.get(n)?;
-        // SAFETY: By the type invariants it is a page.
-        Some(unsafe { bindings::page_to_phys(page) })
+    fn all(&self) -> impl Iterator<Item = &Run> {
+        Iterator::chain(self.runs.iter(), [&self.last])
+    }
+
+    /// The physical addresses of the pages.
+    pub fn each(&self) -> impl Iterator<Item = PhysAddr> + '_ {
+        let each = |run: Run| (0..run.count).map(move |n| run.phys(n));
+        self.all().copied().flat_map(each)
     }
 
     /// Runs of pages that follow each other in memory: the number of the first, how many, and the
     /// physical address.
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize, PhysAddr)> + '_ {
-        let mut at = 0;
-        core::iter::from_fn(move || {
-            let (first, phys) = (at, self.phys(at)?);
-            let follows = |n: usize| {
-                // CAST: A number of bytes fits 64 bits.
-                let offset = (n.wrapping_sub(first) as u64).wrapping_shl(PAGE_SHIFT as u32);
-                self.phys(n) == Some(phys.wrapping_add(offset))
-            };
-            while follows(at) {
-                at = at.wrapping_add(1);
-            }
-            Some((first, at.wrapping_sub(first), phys))
+        self.all().scan(0_usize, |next, run| {
+            let first = *next;
+            *next = first.wrapping_add(run.count);
+            Some((first, run.count, run.phys(0)))
         })
     }
 }
 
 impl Drop for PinnedPages {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants they are pinned.
-        unsafe {
-            bindings::unpin_user_pages_dirty_lock(
-                self.pages.as_mut_ptr(),
-                self.pages.len(),
-                self.write,
-            )
-        };
+        for run in self.all() {
+            // SAFETY: By the type invariants they are pinned, and they follow each other.
+            unsafe { bindings::unpin_user_page_range_dirty_lock(run.first, run.count, self.write) };
+        }
     }
 }
