@@ -112,7 +112,7 @@ enum Request {
 impl Request {
     const BYTES: usize = 32;
 
-    fn parse(bytes: &[u8]) -> Result<Self> {
+    fn parse(bytes: &[u8; Self::BYTES]) -> Result<Self> {
         let word = |n: usize| {
             let word = bytes
                 .get(n * 8..n * 8 + 8)
@@ -231,16 +231,18 @@ impl MiscDevice for CopyFile {
 
     fn write_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterSource<'_>) -> Result<usize> {
         let this = kiocb.file();
-        let mut bytes = KVVec::new();
+        let mut bytes = [0; Request::BYTES];
 
         // A child that has the file has other memory at its addresses.
         if !this.bond.is_of(kernel::current!()) {
             return Err(EXDEV);
         }
-        if iov.len() != Request::BYTES {
+        if iov.len() != bytes.len() {
             return Err(EINVAL);
         }
-        iov.copy_from_iter_vec(&mut bytes, GFP_KERNEL)?;
+        if iov.copy_from_iter(&mut bytes) != bytes.len() {
+            return Err(EFAULT);
+        }
         let mut state = this.state.lock();
         match Request::parse(&bytes)? {
             Request::Reach(start, len, access) => {
