@@ -7,7 +7,9 @@
  *
  *	map	map and unmap ordinary memory with one ioctl each; most of its
  *		pages follow each other
- *	scatter	the same with memory where next to none does
+ *	again	the same with memory that was mapped before
+ *	huge	the same with huge pages that were mapped before
+ *	scatter	the same as map with memory where next to none does
  *	pin	register memory (spapr); the others do it when they map
  *	switch	take the devices from the kernel, map, and give them back
  *	table	prints how many KiB of tables there are when so much is mapped,
@@ -27,12 +29,14 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <linux/mman.h>
 #include <linux/vfio.h>
 
 #include "../bench/marks.h"
 #include "../../selftests/iommu/tce/vfio.h"
 
 #define PAGE		0x10000ull
+#define HUGE		(2ull << 20)
 #define TRIES		64
 #define MAX_DEVICES	8
 #define CHUNK		(64ull << 20)	/* of memory that is mapped again and again */
@@ -142,6 +146,22 @@ static char *memory_of(uint64_t length, bool in_a_row)
 	return memory;
 }
 
+/* The part of it in which most pages follow each other. */
+static char *part_of(uint64_t length)
+{
+	char *memory = memory_of(length, true), *best = memory;
+	uint64_t found, highest = 0;
+
+	for (char *at = memory; at + length <= memory + most; at += length) {
+		found = in_order(at, length);
+		if (found > highest) {
+			highest = found;
+			best = at;
+		}
+	}
+	return best;
+}
+
 static int ask(uint64_t what, void *memory, uint64_t length)
 {
 	uint64_t request[4] = { what, (uintptr_t)memory, length, 1 };
@@ -208,13 +228,31 @@ static void make_window(uint64_t length)
 	iova = create.start_addr;
 }
 
-static void work_map(uint64_t length, bool in_a_row)
+static void *huge_pages(uint64_t length)
 {
-	void *memory = memory_of(length, in_a_row);
+	static unsigned long long number;
+	int fd = open("/proc/sys/vm/nr_hugepages", O_WRONLY);
+	void *memory;
+
+	number += length / HUGE;
+	if (fd < 0 || dprintf(fd, "%llu", number) < 0)
+		err(1, "nr_hugepages");
+	close(fd);
+	memory = reserve(length, MAP_PRIVATE | MAP_HUGETLB | MAP_HUGE_2MB);
+	memset(memory, 1, length);
+	return memory;
+}
+
+static void work_map(uint64_t length, void *memory, bool again)
+{
 	int ret;
 
 	make_window(length);
 	pin(memory, length);
+	if (again) {
+		check(map(memory, length), "map");
+		check(unmap(length), "unmap");
+	}
 	mark(MARK_FIRST);
 	ret = map(memory, length);
 	mark(MARK_STOP);
@@ -325,10 +363,12 @@ static void measure(char *text)
 	spapr = !strcmp(api, "spapr");
 	sva = !strcmp(api, "sva");
 	open_all(api, devices_used);
-	if (!strcmp(work, "map"))
-		work_map(length, true);
+	if (!strcmp(work, "map") || !strcmp(work, "again"))
+		work_map(length, part_of(length), *work == 'a');
 	else if (!strcmp(work, "scatter"))
-		work_map(length, false);
+		work_map(length, memory_of(length, false), false);
+	else if (!strcmp(work, "huge"))
+		work_map(length, huge_pages(length), true);
 	else if (!strcmp(work, "pin"))
 		work_pin(length);
 	else if (!strcmp(work, "switch"))
@@ -363,6 +403,8 @@ int main(int argc, char **argv)
 		if (length <= MOST && length > most)
 			most = length;
 	}
+	/* Room to choose from. */
+	most = most < MOST / 4 ? 4 * most : MOST;
 	for (int i = 3; i < argc; i++)
 		measure(argv[i]);
 	return 0;

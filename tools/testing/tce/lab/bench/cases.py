@@ -104,10 +104,12 @@ def _vfio(driver):
 PREFAULTED = {"64K": 64 * KIB, "2M": 2 * MIB, "64M": 64 * MIB}
 
 
-def _process(api, to, device):
+def _process(api, to, device, huge):
     """What a process pays for its device: to have it, and to have it reach memory."""
     cases = [vfio(f"{work} {name}", f"{api}:{work}", length, 1)
-             for work in ("map", "scatter") for name, length in PREFAULTED.items()]
+             for work in ("map", "again", "scatter") for name, length in PREFAULTED.items()]
+    if huge:
+        cases += [vfio(f"huge {name}", f"{api}:huge", length, 1) for name, length in PREFAULTED.items() if length >= 2 * MIB]
     cases += [vfio(name, f"{api}:switch", MIB, 1) for name in ("switch", "switch again")]
     return Mode(api, "modern", tuple(cases), f"vfiobench {IOVA:#x} {{{device}}}", to, "DMA")
 
@@ -145,9 +147,14 @@ BOOTS = (
         *_modes("modern", "DMA", "DMA", with_vfio=True),
         *_lazy(),
         *_modes("modern", "direct", "identity")), append={"legacy": "iommu=nobypass"}),
-    *(Boot(f"{machine}-process", machine, (_process("iommufd", "vfio-pci", "nvme"),
-                                           _process("sva", "rust_sva_copy", "edu")), devices=("null", "edu"))
+    # Firmware of QEMU's powernv10 does not tell of huge pages.
+    *(Boot(f"{machine}-process", machine, (_process("iommufd", "vfio-pci", "nvme", machine == "pseries"),
+                                           _process("sva", "rust_sva_copy", "edu", machine == "pseries")), devices=("null", "edu"))
       for machine in ("pseries", "powernv10")),
+    # What PEs pay for process windows that nobody uses.
+    *(Boot(f"{machine}-forbidden", machine, (Mode("forbidden", "modern", (maps("single 65536", 100),), type="DMA", above=above),),
+           append={"modern": "tce_iommu.process_windows=0"})
+      for machine, above in (("pseries", HIGH), ("powernv10", 0))),
     Boot("powernv10-bypass", "powernv10", (*_modes("legacy", "direct", ""),)),
 )
 
