@@ -7,7 +7,7 @@ PASIDs, in QEMU too, and its driver is written in C.
 
 import re
 
-from .. import steps
+from .. import hotplug, steps
 from ..scenario import Scenario
 from ..steps import expect
 
@@ -192,6 +192,34 @@ def unplugged(bench):
     return said
 
 
+def pulled(bench):
+    """The device is taken out of the machine while it reaches memory of a process, and plugged again."""
+    guest, bdf = bench.guest, _bound(bench)
+    device = f"/sys/bus/pci/devices/{bdf}"
+    if bench.is_pseries:
+        slot = hotplug.cell(guest, f"{device}/of_node", "ibm,my-drc-index")
+        let_go = f"echo 'dt remove index {slot}' >/sys/kernel/dlpar; {hotplug.release(slot)}"
+        come = f"{hotplug.acquire(slot)}; echo 'dt add index {slot}' >/sys/kernel/dlpar"
+        guest.run("load rpadlpar_io", 120)
+    else:
+        port = guest.run(f"basename $(dirname $(readlink -f {device}))")
+        let_go, come = (hotplug.slot_power(guest, port, power) for power in (False, True))
+    guest.run("mkfifo /tmp/go; sleep 9999 >/tmp/go & svacopy waits </tmp/go >/tmp/said 2>&1 & "
+              "for try in $(seq 600); do grep -q bytes /tmp/said && break; usleep 100000; done; grep bytes /tmp/said", 120)
+    guest.run(f"echo 1 >{device}/remove", 120)
+    hotplug.unplug(guest, "dev0", let_go)
+    guest.qmp("device_add", driver="edu", id="dev0", bus="phb1.0" if bench.is_pseries else "pcie.0", dma_mask=(1 << 64) - 1)
+    guest.run(f"{come}; echo 1 >/sys/bus/pci/rescan; for try in $(seq 600); do [ -e {device} ] && break; usleep 100000; done; "
+              f"bind {bdf} rust_sva_copy", 120)
+    # The old file has nothing to say about the new device, and keeps nobody from it.
+    said = guest.run("svacopy", 60)
+    said += "; " + guest.run("echo >/tmp/go; for try in $(seq 600); do grep -q gone /tmp/said && break; usleep 100000; done; "
+                             "tail -n 1 /tmp/said", 120)
+    expect("gone" in said, said)
+    guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
+    return said
+
+
 # -- Intel -----------------------------------------------------------------
 
 def one_process(bench):
@@ -267,6 +295,7 @@ _BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypas
 SCENARIOS = [Scenario("sva-none", "modern-debug-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
                       append="tce_iommu.process_windows=0"),
              _tce("pseries"), _tce("powernv10"),
+             *(Scenario("sva-pulled", "modern-64k", machine, ("edu",), (pulled, steps.log_clean)) for machine in ("pseries", "powernv10")),
              *(_tce(machine, name="sva-long", number=1000, only_all=True) for machine in ("pseries", "powernv10")),
              *(_tce(machine, "modern-debug-4k", only_all=True) for machine in ("pseries", "powernv10")),
              *(_tce(machine, name="sva-hash", append="disable_radix", only_all=True) for machine in ("pseries", "powernv10")),
