@@ -681,9 +681,10 @@ fn walk(root: Root, index: TceIndex) -> Option<PhysAddr> {
 fn owns(root: Root, index: TceIndex, addr: PhysAddr) -> bool {
     let slot = TceIndex::new(index.get() / TceList::LEN as u64);
     match descend(root, index, 2) {
-        // SAFETY: As in `descend`.
         Some(above) if root.levels > 1 => {
-            unsafe { TceList::from_phys(above) }.get(slot).addr() == addr
+            // SAFETY: As in `descend`.
+            let above = unsafe { TceList::from_phys(above) };
+            above.get(slot).addr() == addr
         }
         _ => root.addr == addr,
     }

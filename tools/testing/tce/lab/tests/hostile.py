@@ -31,7 +31,9 @@ def _hostile(bench, count):
     told = []
     # Without this only allocations that may not wait fail, and those are few.
     if "debug" in bench.scenario.flavour:
-        bench.guest.run("(cd /sys/kernel/debug/failslab && echo N >ignore-gfp-wait && echo 0 >verbose && echo -1 >times)")
+        bench.guest.run("(cd /sys/kernel/debug/failslab && echo N >ignore-gfp-wait && echo -1 >times); "
+                        # A backtrace for each would keep the others waiting.
+                        "for which in failslab fail_iommufd; do echo 0 >/sys/kernel/debug/$which/verbose || exit 1; done")
     bench.guest.run(f"hostile {_SEED} 1", 300)      # what is allocated once
     before = held(bench)
     for number in range(max(1, count // _PART)):
