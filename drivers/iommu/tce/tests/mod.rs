@@ -6,6 +6,7 @@ mod endpoint;
 mod faults;
 mod layout;
 mod memory;
+mod orders;
 mod paging;
 mod params;
 mod pe;

@@ -38,16 +38,16 @@ const MINE: u64 = 0x7_4321_0000;
 
 /// A PE in a domain of the kernel, with a mapping of the kernel at the second page, and a process
 /// that is not bound.
-struct Bed<'a> {
-    rig: &'a Rig,
-    pe: Arc<Pe<crate::fake::Fake>>,
-    kernel: Arc<Space>,
+pub(super) struct Bed<'a> {
+    pub(super) rig: &'a Rig,
+    pub(super) pe: Arc<Pe<crate::fake::Fake>>,
+    pub(super) kernel: Arc<Space>,
     process: Arc<Space>,
     granule: u64,
 }
 
 impl<'a> Bed<'a> {
-    fn new(rig: &'a Rig) -> Result<Self> {
+    pub(super) fn new(rig: &'a Rig) -> Result<Self> {
         let (pe, kernel) = rig.attached()?;
         let granule = granule(&kernel);
         let process = Space::for_process(pe.layout()).inspect_err(|_| {
@@ -66,36 +66,41 @@ impl<'a> Bed<'a> {
         Ok(bed)
     }
 
-    fn lend(&self) -> Result {
+    pub(super) fn lend(&self) -> Result {
         self.pe.lend(self.rig.dev(), &self.process)
     }
 
-    fn reclaim(&self) {
+    pub(super) fn reclaim(&self) {
         self.pe.reclaim(self.rig.dev());
     }
 
     /// Where the third page of the process is on the bus.
-    fn at(&self) -> u64 {
+    pub(super) fn at(&self) -> u64 {
         HIGH + 2 * self.granule
     }
 
     /// Maps it, as the core's abstraction does.
-    fn fill(&self) -> Result {
+    pub(super) fn fill(&self) -> Result {
         let page = range(self.at(), self.granule);
         self.process.reserve(page, GFP_KERNEL)?;
         map(&self.process, page, MINE, WRITE)
     }
 
-    fn reaches_kernel(&self) -> bool {
+    /// Takes it out, as the core's abstraction does when the process unmaps it or exits.
+    pub(super) fn empty(&self) {
+        unmap(&self.process, range(self.at(), self.granule));
+    }
+
+    pub(super) fn reaches_kernel(&self) -> bool {
         self.rig.reaches(self.granule, true) == Some(PHYS)
     }
 
-    fn reaches_process(&self) -> bool {
+    pub(super) fn reaches_process(&self) -> bool {
         self.rig.reaches(self.at(), true).is_some()
     }
 
     /// Whether the windows are the kernel's again.
-    fn is_over(&self) -> Result {
+    pub(super) fn is_over(&self) -> Result {
         ensure(!self.reaches_process(), "the process is out")?;
         ensure(self.reaches_kernel(), "the kernel keeps its window")?;
         let page = range(self.at(), self.granule);
