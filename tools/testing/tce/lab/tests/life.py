@@ -5,7 +5,7 @@ from .. import steps
 from ..scenario import Scenario, Skip
 from ..steps import MIB, expect, group_type, tces
 
-BIND_ROUNDS = 24
+BIND_ROUNDS = 60
 PLATFORM = ("unknown", "identity")
 # A busy device that the driver has not adopted yet is in no group.
 UNTOUCHED = (*PLATFORM, "none")
@@ -155,7 +155,8 @@ def bind_rounds(bench, count=BIND_ROUNDS):
     expect(before == after, f"populated TCEs went from {before} to {after}")
     # kmemleak does not see the nodes of TCE tables; a leak shows in their number.
     more = _table_nodes(bench) - nodes
-    expect(more < count, f"{more} more objects of 4 KiB than before")
+    # Free ones that a CPU keeps, 12 at a time, count as well.
+    expect(more < count // 2, f"{more} more objects of 4 KiB than before")
     if have_leak:
         leaks = steps.leaks(bench)
         expect(not leaks, f"kmemleak: {leaks[0][:600] if leaks else ''}")
