@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from . import config, initramfs, kernel, mails, say, source, tcetop, upstream
+from . import config, initramfs, kernel, mails, mutations, outsiders, say, source, tcetop, upstream
 from .guest import GuestError
 from .scenario import Result, Skip
 
@@ -287,6 +287,14 @@ def patch_lines(env, _):
     return f"{needed} lines; " + ", ".join(f"{part} {count}" for part, count in lines.items())
 
 
+def mutants_fit(env, _):
+    """What the mutants break is there, once each."""
+    listed = mutations.MUTANTS + outsiders.MUTANTS
+    counts = {mutant[0]: (env.linux / mutant[1]).read_text(encoding="utf-8").count(mutant[2]) for mutant in listed}
+    _fail_on("\n".join(f"{name}: {count} times" for name, count in counts.items() if count != 1), "mutants")
+    return f"{len(listed)} mutants"
+
+
 def _toy_tree(env, folder):
     """A few pristine files that pass for a kernel tree."""
     tree = pathlib.Path(folder)
@@ -362,7 +370,7 @@ def config_verified(env, _):
 
 
 FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_verified, patches_exact, patch_lines, git_am,
-        messages, rustfmt, checkpatch, htmldocs, no_panic_symbol)
+        mutants_fit, messages, rustfmt, checkpatch, htmldocs, no_panic_symbol)
 # rustdoc before clippy: it takes the crate as the kernel's build left it.
 SLOW = (legacy_compiles, rustdoc, clippy)
 # Fetches more packages.
