@@ -8,6 +8,10 @@ use crate::{
         Endpoint,
         PeList, //
     },
+    fake::{
+        Event,
+        Model, //
+    },
     layout::cpu_page_shift,
     machine::{
         self,
@@ -25,6 +29,10 @@ use crate::{
         map,
         on_all,
         range,
+        threads::{
+            Gate,
+            Thread, //
+        },
         Rig,
         PHYS,
         WRITE, //
@@ -34,14 +42,20 @@ use kernel::{
     alloc::faults::FailNth,
     device::Device,
     iommu::Group,
-    powerpc::owner::DmaOwner::{
-        Iommu,
-        Nobody,
-        Platform, //
+    module_param::ModuleParam,
+    powerpc::{
+        owner::DmaOwner::{
+            Iommu,
+            Nobody,
+            Platform, //
+        },
+        window::PageShift, //
     },
     prelude::*,
+    str::BStr,
     sync::{
         aref::ARef,
+        atomic::Relaxed,
         Arc, //
     },
     syscore::Shutdown, //
@@ -57,15 +71,22 @@ struct Bed<'a> {
 
 impl<'a> Bed<'a> {
     fn new(rig: &'a Rig) -> Result<Self> {
+        Self::with(rig, |_| ())
+    }
+
+    /// With what an administrator says.
+    fn with(rig: &'a Rig, say: impl FnOnce(&mut Options)) -> Result<Self> {
         let group = Group::new()?;
+        let mut options = Options {
+            max_page: cpu_page_shift()?,
+            small_pages: PciList::NONE,
+            exclude: PciList::NONE,
+            identity: PciList::NONE,
+        };
+        say(&mut options);
         Ok(Self {
             rig,
-            pes: PeList::new(Options {
-                max_page: cpu_page_shift()?,
-                small_pages: PciList::NONE,
-                exclude: PciList::NONE,
-                identity: PciList::NONE,
-            })?,
+            pes: PeList::new(options)?,
             _plugged: machine::plug(rig.dev(), &rig.fake, &group)?,
             group,
         })
@@ -85,6 +106,11 @@ impl<'a> Bed<'a> {
         // SAFETY: Devices have a driver when a test says so.
         unsafe { self.pes.with_pe(dev, pe, in_use, join) }
     }
+}
+
+/// The list of this device.
+fn named(dev: &Device) -> Result<PciList> {
+    PciList::try_from_param_arg(BStr::from_bytes(dev.name().to_bytes()))
 }
 
 #[kunit_tests(tce_endpoint)]
@@ -205,6 +231,70 @@ mod tests {
             assert!(!rig.reaches_any());
             ensure(matches!(bed.add(rig.dev()), Err(ENODEV)), "no more")
         })
+    }
+
+    // A map is about to publish when the windows are to be closed.
+    #[test]
+    fn the_system_goes_down_after_the_last_map() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let bed = Bed::new(&rig)?;
+        bed.pes.open();
+        let endpoint = bed.add(rig.dev())?;
+        let space = Space::new(endpoint.pe().layout())?;
+        // SAFETY: There is no IOMMU group, and no driver.
+        unsafe { endpoint.attach(&Target::Paging(&space)) }?;
+        let at = range(granule(&space), granule(&space));
+        let gate = Gate::new(Event::Set(at.first))?;
+        gate.put_up(&rig)?;
+        let other = {
+            let space = space.clone();
+            Thread::spawn(move || {
+                map(&space, at, PHYS, WRITE).ok();
+            })?
+        };
+        gate.arrived.wait_for_completion();
+        Down(bed.pes.clone()).shutdown();
+        gate.open.store(true, Relaxed);
+        other.join();
+        rig.fake.hook(None);
+        ensure(!rig.reaches_any(), "closed for the last map too")
+    }
+
+    // What is said when the driver is loaded is for the PEs that are named.
+    #[test]
+    fn excluded_or_with_the_platform() -> Result {
+        on_all(|rig| {
+            let named = named(rig.dev())?;
+            let bed = Bed::with(rig, |options| options.exclude = named)?;
+            bed.pes.open();
+            ensure(matches!(bed.add(rig.dev()), Err(ECANCELED)), "excluded")?;
+            assert!(rig.fake.is_as_before() && rig.owner() == Some(Platform));
+            drop(bed);
+            let bed = Bed::with(rig, |options| options.identity = named)?;
+            bed.pes.open();
+            let endpoint = bed.add(rig.dev())?;
+            assert!(endpoint.wants_platform() && rig.fake.is_as_before());
+            // Who attaches a domain has chosen.
+            // SAFETY: There is no IOMMU group, and no driver.
+            unsafe { endpoint.attach(&Target::Platform) }?;
+            ensure(!endpoint.wants_platform(), "chosen")
+        })
+    }
+
+    #[test]
+    fn small_pages_are_for_those_that_are_named() -> Result {
+        let rig = Rig::new(Model::PHB4)?;
+        let named = named(rig.dev())?;
+        let bed = Bed::new(&rig)?;
+        bed.pes.open();
+        let granule = bed.add(rig.dev())?.pe().layout().granule();
+        assert_eq!(granule, cpu_page_shift()?);
+        drop(bed);
+        let bed = Bed::with(&rig, |options| options.small_pages = named)?;
+        bed.pes.open();
+        let granule = bed.add(rig.dev())?.pe().layout().granule();
+        assert_eq!(granule, PageShift::SHIFT_4K);
+        Ok(())
     }
 
     // Without memory for a device, or for what is kept of a PE, the platform has the PE.

@@ -88,6 +88,24 @@ mod tests {
         })
     }
 
+    // A domain has no more to do with windows that went back, also if one of them did not close.
+    #[test]
+    fn what_goes_back_is_forgotten() -> Result {
+        sweep(|rig, n| {
+            let (pe, space) = rig.attached()?;
+            let at = range(granule(&space), granule(&space));
+            rig.fake.fail_at(n.into());
+            let attached = rig.attach(&pe, &Target::Platform);
+            let failed = rig.fake.has_failed();
+            rig.fake.fail_never();
+            ensure(failed || attached.is_ok(), "without a failure")?;
+            map(&space, at, PHYS, WRITE).ok();
+            unmap(&space, at);
+            ensure(!rig.fake.is_platform() || !rig.reaches_any(), "no more")?;
+            Ok(failed)
+        })
+    }
+
     // A PE that is to stay with the platform is taken for a moment, to look at it.
     #[test]
     fn start_that_fails_leaves_true_fields() -> Result {

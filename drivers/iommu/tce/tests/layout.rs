@@ -71,6 +71,8 @@ mod tests {
         assert!(windows.locate(range(0x8000_0000, 0x1000)).is_none());
         assert!(windows.locate(range(0x7fff_f000, 0x2000)).is_none());
         assert!(windows.locate(range(0xffff_f000, 0x2000)).is_none());
+        assert!(windows.locate(range(0x7fff_f000, 0x1001)).is_none());
+        assert!(windows.locate(range(0xffff_ffff, 2)).is_none());
         let (window, run) = windows.locate(range(0x1_0000_0000, 0x2000)).ok_or(EINVAL)?;
         assert_eq!(window.number(), WindowNumber::Low);
         assert_eq!(run.first.get(), 0x10_0000);

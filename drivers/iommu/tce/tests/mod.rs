@@ -140,12 +140,13 @@ fn ensure(cond: bool, what: &str) -> Result {
     Err(EPROTO)
 }
 
-/// A device with a name that no other has: a test that fails leaves its own behind.
+/// A device with a name that no other has: a test that fails leaves its own behind. It is one that a
+/// PCI device could have.
 fn new_device() -> Result<faux::Registration> {
     static NUMBER: Atomic<u32> = Atomic::new(0);
 
     let number = NUMBER.fetch_add(1, Relaxed);
-    let name = CString::try_from_fmt(fmt!("tce_kunit.{number}"))?;
+    let name = CString::try_from_fmt(fmt!("7ce{number:05x}:00:00.0"))?;
     faux::Registration::new(&name, None)
 }
 

@@ -4,6 +4,7 @@
 
 use crate::{
     domain::paging::Paging,
+    fake::Model,
     pe::{
         Pe,
         Target, //
@@ -146,7 +147,13 @@ mod tests {
             let preferred = layout.preferred_last(MAX_RAM).map(|at| at.get());
             assert!(low.preferred_last.map(Iova::get) == preferred);
             Ok(())
-        })
+        })?;
+        let rig = Rig::new(Model {
+            one_window: true,
+            ..Model::PSERIES
+        })?;
+        assert_eq!(Bed::new(&rig)?.geometry.aperture.first().get(), HIGH);
+        Ok(())
     }
 
     // A quick map and an ordinary one do the same, with the same permissions.

@@ -19,11 +19,13 @@ use crate::{
         unmap,
         Rig,
         HIGH,
+        MODELS,
         PHYS,
         WRITE, //
     }, //
 };
 use kernel::{
+    device::Device,
     powerpc::{
         owner::DmaOwner::{
             Iommu,
@@ -33,7 +35,15 @@ use kernel::{
         window::PageShift, //
     },
     prelude::*,
-    sync::rcu, //
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu,
+        Arc, //
+    }, //
 };
 
 #[kunit_tests(tce_pe)]
@@ -123,10 +133,15 @@ mod tests {
             let (pe, space) = rig.attached()?;
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
+            // Not before the grace period that is for all.
+            pe.shut_down();
             assert!(rig.reaches(granule, true).is_some());
             pe.silence();
+            let other = Space::new(pe.layout())?;
+            rig.attach(&pe, &Target::Paging(&other))?;
             rcu::synchronize_rcu();
             pe.shut_down();
+            map(&other, range(granule, granule), PHYS, WRITE)?;
             assert!(rig.reaches(granule, true).is_none());
             // Drivers may not have noticed.
             map(&space, range(2 * granule, granule), PHYS, WRITE)?;
@@ -187,6 +202,93 @@ mod tests {
         })
     }
 
+    // Drivers come and go, and resets happen, one device at a time.
+    #[test]
+    fn each_device_counts_for_itself() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let (second, third) = (rig.sibling()?, rig.sibling()?);
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            // One that has just come is not blocked.
+            second.join(&pe)?;
+            rig.attach(&pe, &Target::Blocked)?;
+            assert!(rig.reaches(granule, true).is_some());
+            third.join(&pe)?;
+            rig.attach(&pe, &Target::Paging(&space))?;
+            second.attach(&pe, &Target::Paging(&space))?;
+            third.attach(&pe, &Target::Paging(&space))?;
+            for dev in [rig.dev(), second.dev()] {
+                pe.set_in_use(dev, true);
+            }
+            pe.set_in_use(second.dev(), false);
+            assert!(rig.attach(&pe, &Target::Platform) == Err(EBUSY));
+            // Who is blocked stays so when something else is refused.
+            rig.attach(&pe, &Target::Blocked)?;
+            assert!(rig.attach(&pe, &Target::Platform) == Err(EBUSY));
+            assert!(!third.leave(&pe));
+            assert!(rig.reaches(granule, true).is_some());
+            second.attach(&pe, &Target::Blocked)?;
+            assert!(rig.reaches(granule, true).is_none());
+            Ok(())
+        })
+    }
+
+    // The core does so when it undoes what failed for another device.
+    #[test]
+    fn the_same_domain_again_is_no_change() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let asked = Arc::new(Atomic::new(0), GFP_KERNEL)?;
+            let hook = {
+                let asked = asked.clone();
+                move |_| asked.add(1, Relaxed)
+            };
+            rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+            let attached = rig.attach(&pe, &Target::Paging(&space));
+            rig.fake.hook(None);
+            attached?;
+            ensure(asked.load(Relaxed) == 0, "firmware is not asked")
+        })
+    }
+
+    // Firmware is asked for the windows of now where that disturbs nobody.
+    #[test]
+    fn a_new_domain_disturbs_nobody() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let granule = granule(&space);
+            map(&space, range(granule, granule), PHYS, WRITE)?;
+            // SAFETY: There is no driver.
+            let new_layout = || unsafe { pe.new_layout(rig.dev()) };
+            new_layout();
+            assert!(rig.reaches(granule, true).is_some());
+            rig.attach(&pe, &Target::Platform)?;
+            let writes = rig.fake.owner(rig.dev());
+            new_layout();
+            assert!(rig.fake.is_as_before() && rig.fake.owner(rig.dev()) != writes);
+            let writes = rig.fake.owner(rig.dev());
+            pe.silence();
+            new_layout();
+            assert!(rig.fake.owner(rig.dev()) == writes);
+            Ok(())
+        })
+    }
+
+    // Also of those that are still attached.
+    #[test]
+    fn a_domain_lets_go_of_its_pes() -> Result {
+        MODELS.into_iter().try_for_each(|model| {
+            let rig = Rig::new(model)?;
+            let (pe, space) = rig.attached()?;
+            drop(pe);
+            drop(space);
+            let Rig { fake, .. } = rig;
+            let last = Arc::into_unique_or_drop(fake);
+            ensure(last.is_some(), "nobody else has the PE")
+        })
+    }
+
     #[test]
     fn platform_and_back() -> Result {
         on_all(|rig| {
@@ -231,6 +333,14 @@ mod tests {
             a.leave(&pe_a);
             assert!(a.fake.is_as_before());
             assert!(b.reaches(2 * granule, true).is_some());
+            // It comes and goes as the last one on the list and as the first.
+            map(&space, range(3 * granule, granule), PHYS, WRITE)?;
+            assert!(b.reaches(3 * granule, true).is_some());
+            let (pe_a, _) = a.attached()?;
+            a.attach(&pe_a, &Target::Paging(&space))?;
+            a.leave(&pe_a);
+            map(&space, range(4 * granule, granule), PHYS, WRITE)?;
+            assert!(b.reaches(4 * granule, true).is_some());
             b.leave(&pe_b);
             assert!(b.fake.is_as_before());
             b.check()
@@ -324,12 +434,16 @@ mod tests {
     fn reset_leaves_platform_mappings_alone() -> Result {
         on_all(|rig| {
             let pe = rig.start(Start::Platform)?;
-            rig.join(&pe)?;
-            assert!(rig.fake.is_as_before());
             let bound = |is| {
                 rig.fake.set_in_use(rig.dev(), is);
                 pe.set_in_use(rig.dev(), is);
             };
+            let writes = rig.fake.owner(rig.dev());
+            bound(false);
+            rig.join(&pe)?;
+            bound(true);
+            bound(false);
+            assert!(rig.fake.is_as_before() && rig.fake.owner(rig.dev()) == writes);
             bound(true);
             let writes = rig.fake.owner(rig.dev());
             for _ in 0..3 {
@@ -394,20 +508,45 @@ mod tests {
         on_all(|rig| {
             let sibling = rig.sibling()?;
             let third = rig.sibling()?;
+            let fourth = rig.sibling()?;
             let pe = rig.start(Start::Platform)?;
             rig.join(&pe)?;
             let space = Space::new(pe.layout())?;
             rig.fake.set_in_use(third.dev(), true);
-            let before = rig.fake.owner(third.dev());
+            let before = (rig.fake.owner(third.dev()), rig.fake.owner(fourth.dev()));
             assert!(rig.attach(&pe, &Target::Paging(&space)) == Err(EBUSY));
             assert!(rig.attach(&pe, &Target::Blocked) == Err(EBUSY));
             assert!(rig.fake.is_as_before());
             assert!(rig.owner() == Some(Platform) && sibling.owner() == Some(Platform));
-            assert!(rig.fake.owner(third.dev()) == before);
+            assert!((rig.fake.owner(third.dev()), rig.fake.owner(fourth.dev())) == before);
             rig.fake.set_in_use(third.dev(), false);
             rig.attach(&pe, &Target::Paging(&space))?;
             assert!(rig.owner() == Some(Iommu) && third.owner() == Some(Nobody));
             Ok(())
+        })
+    }
+
+    // Drivers may come to a device that the driver does not have while firmware is at work.
+    #[test]
+    fn nobody_maps_while_the_windows_change_hands() -> Result {
+        on_all(|rig| {
+            let sibling = rig.sibling()?;
+            let pe = rig.start(Start::Platform)?;
+            rig.join(&pe)?;
+            let early = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+            let hook = {
+                let (fake, early) = (rig.fake.clone(), early.clone());
+                let dev: ARef<Device> = sibling.dev().into();
+                move |_| {
+                    let is_platform = fake.owner(&dev).is_some_and(|(owner, _)| owner == Platform);
+                    early.store(early.load(Relaxed) || is_platform, Relaxed);
+                }
+            };
+            rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+            let attached = rig.attach(&pe, &Target::Paging(&Space::new(pe.layout())?));
+            rig.fake.hook(None);
+            attached?;
+            ensure(!early.load(Relaxed), "nobody's until the driver has them")
         })
     }
 
@@ -448,10 +587,11 @@ mod tests {
             let start = rig.start(Start::Owned);
             let failed = rig.fake.has_failed();
             rig.fake.fail_never();
-            if let Ok(pe) = start {
+            match start {
                 // Nobody joins.
                 // SAFETY: No driver is bound to a device of the PE.
-                unsafe { pe.abandon(rig.dev()) }
+                Ok(pe) => unsafe { pe.abandon(rig.dev()) },
+                Err(e) => ensure(e == EIO, "what firmware answered")?,
             }
             ensure(rig.fake.is_as_before(), "given back")?;
             let owners = (rig.owner(), sibling.owner());

@@ -160,6 +160,31 @@ mod tests {
         })
     }
 
+    // Only while a PE attaches does who publishes wait for others.
+    #[test]
+    fn maps_do_not_wait_for_each_other() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (_pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let (first, second) = (range(granule, granule), range(20 * granule, granule));
+        let gate = Gate::patient(Event::Set(first.first))?;
+        gate.put_up(&rig)?;
+        let other = {
+            let space = space.clone();
+            Thread::spawn(move || {
+                map(&space, first, PHYS, WRITE).ok();
+            })?
+        };
+        gate.arrived.wait_for_completion();
+        let mapped = map(&space, second, PHYS, WRITE);
+        let waited = gate.passed.load(Relaxed);
+        gate.open.store(true, Relaxed);
+        other.join();
+        rig.fake.hook(None);
+        mapped?;
+        ensure(!waited, "the second map did not wait")
+    }
+
     // A detach has withdrawn the first TCEs, and has not come to the last ones.
     #[test]
     fn map_during_detach() -> Result {

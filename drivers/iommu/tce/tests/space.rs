@@ -3,8 +3,17 @@
 //! Map and unmap, and what a device reaches through them.
 
 use crate::{
+    bonds::Bond,
     fake::Model,
-    space::Space,
+    firmware::Firmware,
+    layout::{
+        Layout,
+        TceRun, //
+    },
+    space::{
+        Part,
+        Space, //
+    },
     tests::{
         ensure,
         granule,
@@ -19,12 +28,64 @@ use crate::{
         PHYS,
         READ,
         WRITE, //
-    }, //
+    },
+    windows::TableWindow, //
 };
 use kernel::{
-    powerpc::window::Ioba,
-    prelude::*, //
+    alloc::faults::FailNth,
+    device::Device,
+    powerpc::window::{
+        Ioba,
+        WindowNumber, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
+
+/// The windows of a PE that remembers the longest withdrawal.
+struct Recorder {
+    layout: Layout,
+    longest: Atomic<u64>,
+}
+
+impl Firmware for Recorder {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn is_broken(&self) -> bool {
+        false
+    }
+
+    fn connect(&self, _: &Device, _: &TableWindow) -> Result {
+        Ok(())
+    }
+
+    fn disconnect(&self, _: &Device, _: WindowNumber) -> Result {
+        Ok(())
+    }
+
+    fn publish(&self, _: &TableWindow, _: TceRun) -> Result {
+        Ok(())
+    }
+
+    fn withdraw(&self, _: &TableWindow, run: TceRun) {
+        let longest = self.longest.load(Relaxed).max(run.count.get());
+        self.longest.store(longest, Relaxed);
+    }
+
+    fn flush(&self) {}
+
+    fn release(&self, _: &Device) -> Result {
+        Ok(())
+    }
+}
 
 #[kunit_tests(tce_space)]
 mod tests {
@@ -143,6 +204,82 @@ mod tests {
         unmap(&space, range(granule, 500 * granule));
         assert_eq!(rig.fake.kills() - before, 2);
         assert_eq!(pe.stats().read().kills, 2);
+        Ok(())
+    }
+
+    // A page for the lists of a CPU is made once.
+    #[test]
+    fn lists_take_no_memory_again() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        let (_pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        // A list that is not the beginning of a leaf.
+        let at = range(HIGH + 3 * granule, 20 * granule);
+        let again = || map(&space, at, PHYS, WRITE).inspect(|()| unmap(&space, at));
+        // The test may move to another CPU meanwhile.
+        for _ in 0..100 {
+            again()?;
+            let fault = FailNth::new(0);
+            let result = again();
+            if !fault.has_failed() {
+                return result;
+            }
+        }
+        ensure(false, "there is a page")
+    }
+
+    #[test]
+    fn published_in_both_windows() -> Result {
+        on_all(|rig| {
+            let (_pe, space) = rig.attached()?;
+            let (granule, shift) = (granule(&space), space.layout().granule());
+            if space.windows().high().is_none() {
+                return Ok(());
+            }
+            let (_, low) = space.layout().windows().next().ok_or(EINVAL)?;
+            let ends = [low.last().get() + 1 - granule, HIGH];
+            let both = range(ends[0], HIGH + granule - ends[0]);
+            for at in ends {
+                let at = range(at, granule);
+                let mapped = space.map(at, WRITE.tce(PHYS), shift, GFP_KERNEL);
+                mapped.map_err(|(e, _)| e)?;
+            }
+            space.publish(both)?;
+            for at in ends {
+                ensure(rig.reaches(at, true) == Some(PHYS), "reached")?;
+                space.unmap(range(at, granule));
+            }
+            space.withdraw(both);
+            ensure(!rig.reaches_any(), "not reached")
+        })
+    }
+
+    // Others get a chance to run meanwhile, and nothing is left out.
+    #[test]
+    fn long_withdrawals_come_in_pieces() -> Result {
+        const MOST: u64 = 1 << 15;
+
+        let rig = Rig::new(Model::PSERIES)?;
+        let (_pe, space) = rig.attached()?;
+        let granule = granule(&space);
+        let at = range(HIGH, (MOST + 700) * granule);
+        map(&space, at, PHYS, WRITE)?;
+        assert!(rig.reaches(at.last.get(), true).is_some());
+        unmap(&space, at);
+        assert!(!rig.reaches_any());
+
+        let recorder = Arc::new(
+            Recorder {
+                layout: space.layout().clone(),
+                longest: Atomic::new(0),
+            },
+            GFP_KERNEL,
+        )?;
+        let port: Arc<dyn Firmware> = recorder.clone();
+        space.attach(Bond::new(port.clone(), None)?, &port, rig.dev(), Part::All)?;
+        space.withdraw(at);
+        space.detach(&port, rig.dev(), Part::All)?;
+        assert_eq!(recorder.longest.load(Relaxed), MOST);
         Ok(())
     }
 

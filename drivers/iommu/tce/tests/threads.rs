@@ -75,10 +75,12 @@ impl Thread {
 
 /// Stops the first call of a kind, until it is opened or for 50 ms.
 ///
-/// A correct driver never opens it in time, because it waits for the call.
+/// A correct driver never opens it in time, because it waits for the call. Where it must not wait,
+/// the gate is [patient](Self::patient).
 #[pin_data]
 pub(super) struct Gate {
     event: Event,
+    patience: u32,
     used: Atomic<bool>,
     pub(super) open: Atomic<bool>,
     pub(super) passed: Atomic<bool>,
@@ -88,9 +90,19 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(event: Event) -> Result<Arc<Self>> {
+        Self::with(event, 500)
+    }
+
+    /// It stays shut for 5 s, however slow the machine is.
+    pub(super) fn patient(event: Event) -> Result<Arc<Self>> {
+        Self::with(event, 50_000)
+    }
+
+    fn with(event: Event, patience: u32) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 event,
+                patience,
                 used: Atomic::new(false),
                 open: Atomic::new(false),
                 passed: Atomic::new(false),
@@ -105,7 +117,7 @@ impl Gate {
             return;
         }
         self.arrived.complete_all();
-        for _ in 0..500 {
+        for _ in 0..self.patience {
             if self.open.load(Relaxed) {
                 break;
             }
