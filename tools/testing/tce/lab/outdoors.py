@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Mutants of what cannot be in the crate of the KUnit suites: how the driver meets the core of
-the kernel. For each there is a scenario of make check that has to fail.
+"""Mutants of what cannot be in the crate of the KUnit suites, how the driver meets the core of
+the kernel, and those that KUnit notices only with pages of 64 KiB. For each there is a scenario of
+make check that has to fail.
 
-One kernel has them all, as in mutants.py.
+One kernel of each flavour has them all, as in mutants.py.
 """
 
 import dataclasses
@@ -12,11 +13,12 @@ import time
 from . import kernel, mutants, planting, scenario, source, suite
 from .say import Fail, line
 
-_FLAVOUR = "modern-64k"
+_FLAVOUR, _DEBUG = "modern-64k", "modern-debug-64k"
 _TCE = "drivers/iommu/tce"
 _POWERPC = "rust/kernel/powerpc"
 
-# Name, file, what is there, what it becomes, the scenario. In C, MUTANT says whether it is meant.
+# Name, file, what is there, what it becomes, the scenario, the flavour if it is another. In C,
+# MUTANT says whether it is meant.
 MUTANTS = (
     ("devices with a driver are offered to the core", f"{_TCE}/adopt.rs",
      "let free = |dev: &Device, kind| kind == DriverKind::None && !is_in_group(dev);",
@@ -50,6 +52,15 @@ MUTANTS = (
      "Cap::DeferredFlush => true,", "pseries.lazy"),
     ("the core chooses the domain", f"{_TCE}/driver.rs",
      "true => DefaultDomain::Identity,", "true => DefaultDomain::Any,", "pseries.parameters"),
+    ("small pages are for all", f"{_TCE}/endpoint.rs",
+     "            true => &self.common_4k,\n            false => &self.common,",
+     "            true => &self.common,\n            false => &self.common_4k,", "pseries.parameters"),
+    ("nothing is reserved", f"{_TCE}/driver.rs",
+     "if let Err(e) = out.add(range, Prot::empty(), resv::Kind::Reserved) {",
+     "if let Err(e) = Ok::<(), Error>(()) {\n                let _ = (&range, &out);", "pseries.state"),
+    ("no processes", f"{_TCE}/driver.rs", "            ctx.offer_processes();\n", "", "pseries.sva-pulled"),
+    ("processes although forbidden", f"{_TCE}/driver.rs", "if machine::allows_processes() && ", "if ", "pseries.sva-none"),
+    ("leaf_bytes is the largest", f"{_TCE}/space.rs", "leaves.min()", "leaves.max()", "pseries.kunit", _DEBUG),
     ("the platform does not get its windows back", "arch/powerpc/platforms/powernv/pci-ioda-windows.c",
      "\tif (on)\n\t\trc = pnv_pci_ioda2_map_table(pe, 0, tbl);\n",
      "\tif (on && MUTANT)\n\t\treturn 0;\n\tif (on)\n\t\trc = pnv_pci_ioda2_map_table(pe, 0, tbl);\n",
@@ -91,9 +102,13 @@ def _texts(env):
     return mutants.with_choice(env, out)
 
 
+def _flavour(mutant):
+    return mutant[5] if len(mutant) > 5 else _FLAVOUR
+
+
 def _try(env, number, mutant, objects):
     """Runs the scenario of a mutant. Returns what failed."""
-    one, = [one for one in suite.scenarios(False, mutant[4]) if one.label == f"{_FLAVOUR}.{mutant[4]}"]
+    one, = [one for one in suite.scenarios(False, mutant[4]) if one.label == f"{_flavour(mutant)}.{mutant[4]}"]
     failed = _Failed()
     append = f"{one.append} mutant={number} tce.end"
     scenario.run(env, dataclasses.replace(one, append=append), objects, failed)
@@ -105,17 +120,19 @@ def run(env, only=""):
     wanted = {n: mutant for n, mutant in enumerate(MUTANTS, 1) if re.search(only, f"{mutant[1]}: {mutant[0]}")}
     tree = source.prepare(env)
     survivors = []
-    try:
-        with mutants.changed(env, _texts(env)):
-            objects = kernel.build(env, tree, _FLAVOUR, again=True)
-            for number, mutant in wanted.items():
-                begin = time.monotonic()
-                found = _try(env, number, mutant, objects)
-                if not mutants.say(mutant, "caught" if found else "SURVIVED", found, begin):
-                    survivors.append(mutant[0])
-    finally:
-        # The next build is one without mutants.
-        (env.objects(_FLAVOUR) / ".built").unlink(missing_ok=True)
+    for flavour in sorted(set(map(_flavour, wanted.values()))):
+        try:
+            with mutants.changed(env, _texts(env)):
+                objects = kernel.build(env, tree, flavour, again=True)
+                for number, mutant in wanted.items():
+                    if _flavour(mutant) == flavour:
+                        begin = time.monotonic()
+                        found = _try(env, number, mutant, objects)
+                        if not mutants.say(mutant, "caught" if found else "SURVIVED", found, begin):
+                            survivors.append(mutant[0])
+        finally:
+            # The next build is one without mutants.
+            (env.objects(flavour) / ".built").unlink(missing_ok=True)
     line(f"{len(wanted) - len(survivors)} of {len(wanted)} mutants caught")
     if survivors:
         raise Fail(f"mutants that no scenario noticed: {'; '.join(survivors)}")

@@ -36,6 +36,20 @@ def of_a_pe(bench):
     return f"{names[0][0]} {names[0][1]}, {names[1][1]}"
 
 
+def reserved(bench):
+    """VFIO and its users are told where nothing can be mapped."""
+    windows = re.findall(r"^window \d base (0x[0-9a-f]+) size (0x[0-9a-f]+) ", _file(bench, "nvme", "windows"), re.M)
+    group = bench.guest.run(f"group_of {bench.bdf('nvme')}")
+    found = bench.guest.run(f"grep reserved$ /sys/kernel/iommu_groups/{group}/reserved_regions")
+    regions = sorted((int(first, 16), int(last, 16)) for first, last, _ in map(str.split, found.splitlines()))
+    (low, size), (high, _) = ((int(base, 16), int(size, 16)) for base, size in windows)
+    hole = (low + size, high - 1)
+    expect(regions[-1] == hole, f"windows {windows}, reserved {regions}")
+    # The 32-bit MMIO of the host bridge lies in the low window.
+    expect(bench.is_pseries or low < regions[0][0] < regions[0][1] < 1 << 32, f"no MMIO in {regions}")
+    return f"{hole[0]:#x} to {hole[1]:#x}"
+
+
 def counts(bench):
     """The counts are those of the firmware."""
     hold, release = "load tce_testdev oracle=0 hold_kib=1024", "rmmod tce_testdev"
@@ -135,7 +149,7 @@ def parameters(bench):
     return bench.disk_check(MIB, seed=7)
 
 
-_STEPS = (steps.driver_loaded, steps.drivers_bound, of_a_pe, counts, dump, readers, platform, steps.dmesg_clean)
+_STEPS = (steps.driver_loaded, steps.drivers_bound, of_a_pe, reserved, counts, dump, readers, platform, steps.dmesg_clean)
 _PARAMETERS = (wrong_parameters, parameters, steps.dmesg_clean)
 
 SCENARIOS = [Scenario(name, "modern-64k", machine, ("nvme", "e100", "testdev"), steps_)

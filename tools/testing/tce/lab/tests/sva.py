@@ -292,7 +292,7 @@ def _intel(name, test_steps, more=(), **others):
 # A bus that the IOMMU does not see.
 _BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypass_iommu=on",
            "-device", "pcie-root-port,id=root,bus=beyond,addr=0,chassis=1", "-device", "pci-testdev,bus=root")
-SCENARIOS = [Scenario("sva-none", "modern-debug-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
+SCENARIOS = [Scenario("sva-none", "modern-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
                       append="tce_iommu.process_windows=0"),
              _tce("pseries"), _tce("powernv10"),
              *(Scenario("sva-pulled", "modern-64k", machine, ("edu",), (pulled, steps.log_clean)) for machine in ("pseries", "powernv10")),
