@@ -70,6 +70,13 @@ MUTANTS = (
      "\tif (MUTANT)\n\t\treturn 0;\n\tret = spapr_tce_remove_ddw(table_group, pdev, pdn);\n\tif (ret)\n\t\treturn ret;\n\n"
      "\tret = spapr_tce_reset_unknown(",
      "pseries.after-direct"),
+    ("the hypervisor's codes have no names", f"{_TCE}/firmware/real.rs",
+     "        HvError::name(code)\n", "        HvError::name(code).get(..1).unwrap_or_default()\n", "pseries.windows-lost"),
+    ("each refusal of OPAL has a line", "arch/powerpc/platforms/powernv/pci-ioda-windows.c",
+     "\tif (__ratelimit(&limit))\n", "\tif (MUTANT || __ratelimit(&limit))\n", "powernv10.opal-refuses"),
+    ("OPAL's codes have no names", "arch/powerpc/platforms/powernv/pci-ioda-windows.c",
+     "window_base(pe, num), opal_name(rc), rc, so);", 'window_base(pe, num), MUTANT ? "?" : opal_name(rc), rc, so);',
+     "powernv10.opal-refuses"),
 )
 
 
