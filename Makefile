@@ -33,7 +33,7 @@ help:
 	@echo '                          APPEND="..." for more arguments of its kernel'
 	@echo 'make overlay DST=dir      leave a kernel tree with our files and patches in dir'
 	@echo 'make series DST=dir       write the series for git am: our patches and files'
-	@echo 'make series-check         build and boot after each patch of the series'
+	@echo 'make series-check         build and boot after each patch of the series; ONLY=word for some of them'
 	@echo 'make kernel FLAVOUR=...   build kernels: modern-64k legacy-64k modern-debug-64k modern-4k ...'
 	@echo 'make module               rebuild the driver alone against an already built kernel (make M=)'
 	@echo 'make toolchain ROOT=dir   make a toolchain root (2 GB) for ROOT=dir'
@@ -79,7 +79,7 @@ overlay series:
 	@mkdir -p '$(DST)'
 	@TCE_BIND="$$(cd '$(DST)' && pwd)" $(enter) $@ "$$(cd '$(DST)' && pwd)"
 series-check:
-	@$(enter) series-check
+	@$(enter) series-check $(if $(ONLY),--only '$(ONLY)')
 toolchain:
 	@tools/testing/tce/toolchain.sh $(ROOT)
 clean:

@@ -28,8 +28,8 @@ def _series(env, args):
     print("apply with: git am", target / "*/*.patch")
 
 
-def _series_check(env, _args):
-    return suite.series_check(env)
+def _series_check(env, args):
+    return suite.series_check(env, args.only)
 
 
 def _kernel(env, args):
@@ -129,6 +129,7 @@ def _parser():
     sub.set_defaults(run=_series)
 
     sub = commands.add_parser("series-check", help="build and boot after each patch of the series")
+    sub.add_argument("--only", default="", help="only patches with this word in their part or name")
     sub.set_defaults(run=_series_check)
 
     sub = commands.add_parser("kernel", help="build flavours of the kernel")

@@ -27,13 +27,16 @@ def _compiled(env, patch):
     return ["prepare", *(f"{name.removesuffix('.c')}.o" for name in built)]
 
 
-def _each_part(env, one, report):
+def _each_part(env, one, report, only):
     done, objects = [], env.objects(one.flavour)
     make = kernel.make_command(env, objects)
     for part, patches in upstream.parts(env.top).items():
         for patch in patches:
             done.append(patch)
-            name, targets = f"alone.{patch.name.removesuffix('.patch')}", _compiled(env, patch)
+            name = f"alone.{part}.{patch.name.removesuffix('.patch')}"
+            if only not in name:
+                continue
+            targets = _compiled(env, patch)
             if not targets:
                 report(Result(name, "ok", "nothing that is compiled"))
                 continue
@@ -43,6 +46,8 @@ def _each_part(env, one, report):
             with say.Progress(name) as progress:
                 good = say.run_logged([*make, *targets], log, progress, "  ")
             report(Result(name, "ok" if good else "not ok", "" if good else " | ".join(say.log_tail(log).splitlines())))
+        if only not in f"alone.{part}":
+            continue
         found = []
         kernel.build(env, source.prepare(env, done), one.flavour)
         scenario.run(env, one, objects, found.append)
@@ -50,7 +55,7 @@ def _each_part(env, one, report):
         report(Result(f"alone.{part}", "not ok" if bad else "ok", "; ".join(bad) or "built and booted"))
 
 
-def each_patch(env, report):
+def each_patch(env, report, only=""):
     """After every patch of the series what it touches compiles with the legacy driver, as far as that
     is built from it; after every part the kernel builds, and the legacy driver works.
 
@@ -58,7 +63,7 @@ def each_patch(env, report):
     one = next(one for one in legacy.SCENARIOS if one.name == "works" and one.machine == "pseries")
     with source.borrowed(env):
         try:
-            _each_part(env, one, report)
+            _each_part(env, one, report, only)
         except say.Fail as problem:
             report(Result("alone", "not ok", " | ".join(str(problem).splitlines())))
 

@@ -102,10 +102,10 @@ def check(env, everything, only, given):
     return report.finish()
 
 
-def series_check(env):
+def series_check(env, only):
     """`make series-check`: each patch on its own."""
     report = Ktap()
-    slow.each_patch(env, report)
+    slow.each_patch(env, report, only)
     return report.finish()
 
 
