@@ -27,16 +27,19 @@ _HOSTED = "/etc/apt/sources.list"       # of the toolchain root
 
 @dataclasses.dataclass(frozen=True)
 class Disk:
-    """A disk with packages for ppc64le and all that they need."""
+    """A disk with packages for ppc64le and all that they need: an ext4 of some size, or for a kernel
+    without ext4 an archive of some paths, which the guest unpacks."""
 
     name: str
     what: str
     packages: tuple
-    size: str
+    size: str = ""
+    paths: tuple = ()
 
 
 KVM_HOST = Disk("kvm-host", "QEMU for ppc64el", ("qemu-system-ppc",), "400M")
-DPDK = Disk("dpdk", "DPDK for ppc64el", ("dpdk", "librte-meta-mempool", "librte-net-e1000-*"), "300M")
+DPDK = Disk("dpdk", "DPDK for ppc64el", ("dpdk-dev", "librte-meta-mempool", "librte-net-e1000-*"),
+            paths=("usr/bin/dpdk-testpmd", "usr/lib/powerpc64le-linux-gnu"))
 
 
 def _apt(out, **options):
@@ -103,7 +106,10 @@ def disk(env, one):
             (tree / "usr/lib64").mkdir(exist_ok=True)
             for name in _DIRECTORIES:
                 (tree / name).mkdir(exist_ok=True)
-            if not run_logged(["mke2fs", "-q", "-t", "ext4", "-L", one.name, "-d", tree, partial, one.size], log):
+            make = ["mke2fs", "-q", "-t", "ext4", "-L", one.name, "-d", tree, partial, one.size]
+            if one.paths:
+                make = ["tar", "-C", tree, "-cf", partial, "--exclude=*.a", "lib", "lib64", "usr/lib64", *_DIRECTORIES, *one.paths]
+            if not run_logged(make, log):
                 raise Fail(f"cannot make the disk with {one.what}; {log} says:\n{log_tail(log)}")
             partial.rename(image)
             shutil.rmtree(out)
@@ -122,6 +128,8 @@ def arguments(env, one, kind):
 
 def tools(env, name, what, packages):
     """The tree of packages for this machine that the root has not, fetched when it is missing."""
+    if str(env.root) == "/":
+        raise Fail(f"{what} need the toolchain root: run without TOOLS=host")
     with _lock:
         out, log = env.base / name, env.base / f"{name}.log"
         stamp, wanted = out / "complete", " ".join(packages)
@@ -130,6 +138,16 @@ def tools(env, name, what, packages):
                 _fetch(what, [lambda out: _apt(out, **{"Dir::Etc::SourceList": _HOSTED})], packages, out, log)
                 stamp.write_text(wanted, encoding="utf-8")
         return out / "tree"
+
+
+def run_tool(tree, program, *words, text=None):
+    """Runs a program of such a tree; returns what it wrote."""
+    libraries = ":".join(str(path) for path in tree.glob("usr/lib/*-linux-gnu"))
+    done = subprocess.run([tree / "usr/bin" / program, *words], input=text, capture_output=True, text=True, check=False,
+                          env={**os.environ, "LD_LIBRARY_PATH": libraries})
+    if done.returncode:
+        raise Fail(f"{program}: {' | '.join(done.stderr.strip().splitlines())}")
+    return done.stdout
 
 
 @contextlib.contextmanager

@@ -58,8 +58,13 @@ def greet(reader, writer):
     qmp(reader, writer, "qmp_capabilities")
 
 
+def command_line(machine, append):
+    """QEMU arguments for the command line of the guest's kernel."""
+    return ["-append", " ".join(f"console={machine.arch.console} {machine.append} {append}".split())]
+
+
 class Guest:
-    """A booted guest; use as a context manager."""
+    """A booted guest; use as a context manager. Its kernel has a command line, or the device tree has it."""
 
     def __init__(self, directory, machine, arguments, append=""):
         directory.mkdir(parents=True, exist_ok=True)
@@ -72,8 +77,7 @@ class Guest:
         self.qemu_log = directory / "qemu.log"
         self.qemu_log.write_text("")
         (directory / "qmp").unlink(missing_ok=True)
-        words = f"console={machine.arch.console} {machine.append} {append}"
-        command = [machine.arch.qemu, *arguments, "-append", " ".join(words.split()),
+        command = [machine.arch.qemu, *arguments, *(command_line(machine, append) if "-dtb" not in arguments else []),
                    "-serial", "stdio", "-monitor", "none", "-qmp", "unix:qmp,server=on,wait=off",
                    "-d", "guest_errors", "-D", str(self.qemu_log)]
         (directory / "command").write_text(" ".join(command) + "\n")

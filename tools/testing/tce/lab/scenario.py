@@ -11,9 +11,9 @@ import shutil
 import time
 import zlib
 
-from . import debian, initramfs, machine, modules, nested, nextkernel, pasiddev, selftests, tcetop, vtd
+from . import debian, devtree, initramfs, machine, modules, nested, nextkernel, pasiddev, selftests, tcetop, vtd
 from .bench import build
-from .guest import Guest, GuestError
+from .guest import Guest, GuestError, command_line
 from .say import Fail, elapsed, remark
 
 NVME_BYTES = 64 << 20
@@ -57,6 +57,7 @@ class Scenario:
     coherent: bool = False      # Intel's IOMMU says that its page walks are coherent
     measured: int = 0           # so many CPUs, whose work is counted
     next_kernels: tuple = ()    # flavours that the guest can start by kexec
+    huge_pages: bool = False    # a powernv machine has them with the radix MMU
 
     @property
     def label(self):
@@ -207,6 +208,8 @@ def run(env, scenario, objects, report):
         if "debug" in scenario.flavour.split("-"):
             # Built in, but off without these. A scenario may say otherwise.
             append = f"debug_pagealloc=on iommu.debug_pagealloc=1 {append}"
+        if scenario.huge_pages and not kind.is_pseries:
+            arguments += devtree.huge_pages(env, [kind.arch.qemu, *arguments, *command_line(kind, append)], directory)
         with pasiddev.serve(directory, scenario.pasid_bits), Guest(directory, kind, arguments, append) as guest:
             bench = Bench(scenario, guest, directory, objects)
             while left:

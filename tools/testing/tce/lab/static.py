@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 
-from . import config, initramfs, kernel, mails, mutations, outsiders, say, source, tcetop, upstream
+from . import config, initramfs, kernel, libvirt, mails, mutations, outsiders, say, source, tcetop, upstream
 from .guest import GuestError
 from .scenario import Result, Skip
 
@@ -214,6 +214,11 @@ def tce_top(env, _):
     return tcetop.test(env)
 
 
+def libvirt_xml(env, _):
+    """libvirt takes the guest in the guide for a domain."""
+    return libvirt.check(env)
+
+
 def checkpatch(env, _):
     """checkpatch --strict has nothing to say about the mails of the series."""
     return _once(env, "checkpatch", lambda: _checkpatch(env))
@@ -374,7 +379,7 @@ FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_ve
 # rustdoc before clippy: it takes the crate as the kernel's build left it.
 SLOW = (legacy_compiles, rustdoc, clippy)
 # Fetches more packages.
-ONLY_ALL = (tce_top,)
+ONLY_ALL = (tce_top, libvirt_xml)
 
 
 def run(env, tests, objects, report):

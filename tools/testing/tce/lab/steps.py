@@ -60,10 +60,12 @@ def dma_faults(bench, device):
 
 
 def mount_disk(bench):
-    """Mounts the disk with programs of Debian at /host, where chroot runs them."""
-    bench.guest.run(f"load nvme && mkdir /host && mount -t ext4 -o ro $(disk_named {bench.scenario.disk.name}) /host && "
+    """Has the programs of Debian that are on a disk at /host, where chroot runs them."""
+    disk = bench.scenario.disk
+    unpack = "mount -t tmpfs -o size=75%,mode=755 tmp /host && tar -C /host -xf $disk" if disk.paths else "mount -t ext4 -o ro $disk /host"
+    bench.guest.run(f"load nvme && mkdir /host && disk=$(disk_named {disk.name}) && {unpack} && "
                     "mount --bind / /host/mnt && mount --bind /dev /host/dev && mount --bind /proc /host/proc && "
-                    "mount --bind /sys /host/sys && mount -t tmpfs tmp /host/tmp")
+                    "mount --bind /sys /host/sys && mount -t tmpfs tmp /host/tmp", 300)
 
 
 # -- loading ---------------------------------------------------------------
