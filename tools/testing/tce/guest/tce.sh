@@ -56,14 +56,14 @@ unbind() {
 bind() {
 	unbind "$1" || return 1
 	echo "$2" >"/sys/bus/pci/devices/$1/driver_override"
-	echo "$1" >/sys/bus/pci/drivers_probe
+	echo "$1" >/sys/bus/pci/drivers_probe || :	# what it is bound to tells
 	echo >"/sys/bus/pci/devices/$1/driver_override"
 	[ "$(driver_of "$1")" = "$2" ] || { echo "$1: bound to $(driver_of "$1"), not $2"; return 1; }
 }
 
 # disk_of BDF: waits for the block device of an nvme controller.
 disk_of() {
-	for try in $(seq 100); do
+	for try in $(seq 1200); do
 		for disk in "/sys/bus/pci/devices/$1"/nvme/nvme*/nvme*n1; do
 			[ -b "/dev/${disk##*/}" ] && { echo "/dev/${disk##*/}"; return 0; }
 		done
@@ -75,7 +75,7 @@ disk_of() {
 
 # disk_named SERIAL: waits for the disk with a serial number.
 disk_named() {
-	for try in $(seq 100); do
+	for try in $(seq 1200); do
 		for serial in /sys/class/nvme/nvme*/serial; do
 			[ "$(cat "$serial" | tr -d ' ')" = "$1" ] || continue
 			for disk in "${serial%/serial}"/nvme*n1; do

@@ -26,6 +26,9 @@ _HARMLESS = re.compile(r"DMA-API: (preallocated|debugging enabled)|BUG: .*option
 # What skiboot says on the console of powernv.
 _FIRMWARE = re.compile(r"\[ *\d+\.\d+,\d\] ")
 
+# In which a kernel panics that is told to say where it is.
+_NMI_SECONDS = 10
+
 
 class GuestError(Exception):
     """The guest did not do what it was told."""
@@ -72,7 +75,7 @@ class Guest:
         self.kernel_log = ""
         self._console = open(directory / "console.log", "w", encoding="utf-8")
         self._lines = queue.Queue()
-        self._number = 0
+        self._number, self._asked = 0, "boot"
         # QEMU's own log holds guest errors and traced events.
         self.qemu_log = directory / "qemu.log"
         self.qemu_log.write_text("")
@@ -134,6 +137,7 @@ class Guest:
 
     def _send(self, command):
         self._number += 1
+        self._asked = command
         try:
             self._process.stdin.write(f"{self._number} {command}\n".encode())
             self._process.stdin.flush()
@@ -150,8 +154,9 @@ class Guest:
                 text = self._lines.get(timeout=min(1, max(0.01, left)))
             except queue.Empty:
                 if left <= 0:
+                    self._say_where()
                     self.kill()     # a guest that does not answer answers no more
-                    raise GuestError(f"no answer within {seconds} s: {self._last(lines)}") from None
+                    raise GuestError(f"`{self._asked}`: no answer within {seconds} s: {self._last(lines)}") from None
                 continue
             finally:
                 # At most two: when this machine itself stands still, so does the guest.
@@ -162,6 +167,14 @@ class Guest:
             if found := re.search(marker, text):
                 return lines, found
             lines.append(text)
+
+    def _say_where(self):
+        """Has the kernel say on the console where each CPU is, as far as it can."""
+        try:
+            self.qmp("inject-nmi")
+            self._process.wait(_NMI_SECONDS)
+        except (GuestError, OSError, subprocess.TimeoutExpired):
+            pass
 
     @staticmethod
     def _last(lines):

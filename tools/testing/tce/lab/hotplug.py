@@ -51,12 +51,12 @@ def cell(guest, node, name):
 def release(index):
     """The command by which pseries firmware takes something back."""
     # What is not a logical resource has no allocation state; it goes when it is isolated.
-    return f"rtas set-indicator 1 {_ISOLATION} {index} 0 && rtas set-indicator 1 {_ALLOCATION} {index} 0 || :"
+    return f"rtas set-indicator 1 {_ISOLATION} {index} 0; rtas set-indicator 1 {_ALLOCATION} {index} 0 || :"
 
 
 def acquire(index):
     """The command by which pseries firmware gives something."""
-    return f"rtas set-indicator 1 {_ALLOCATION} {index} 1; rtas set-indicator 1 {_ISOLATION} {index} 1"
+    return f"rtas set-indicator 1 {_ALLOCATION} {index} 1 || :; rtas set-indicator 1 {_ISOLATION} {index} 1"
 
 
 def slot_power(guest, port, power):

@@ -131,7 +131,7 @@ def reads_begin(bench, bdf):
 
 def reads_were_right(bench):
     """All that was read meanwhile was right."""
-    said = bench.guest.run("touch /tmp/stop; for try in $(seq 600); do [ -s /tmp/done ] && break; usleep 100000; done; "
+    said = bench.guest.run("touch /tmp/stop; until [ -s /tmp/done ]; do usleep 100000; done; "
                            "cat /tmp/done; cat /tmp/io", 120).split()
     expect(said[1:] == ["good"] and int(said[0]) > 0, f"reads: {said}")
     return f"{said[0]} MiB"
@@ -189,13 +189,13 @@ def sysfs_types(bench):
 
 def vfio_holds(bench, arguments):
     """Starts vfiohold, and returns when it has its devices."""
-    bench.guest.run(f"rm -f /tmp/held; (vfiohold {arguments} & echo $! >/tmp/pid; wait $!; echo status $?) >/tmp/held 2>&1 & "
-                    "for try in $(seq 200); do grep -q 'ok held' /tmp/held && break; usleep 50000; done; grep -q 'ok held' /tmp/held", 180)
+    bench.guest.run(f"rm -f /tmp/held; (vfiohold {arguments} & echo $! >/tmp/pid; wait $! && echo status 0 || echo status $?) >/tmp/held 2>&1 & "
+                    "until grep -q 'ok held' /tmp/held; do usleep 50000; done", 180)
 
 
 def vfio_let_go(bench):
     """Waits for the end of vfiohold, which was asked to leave; returns how many checks it made."""
-    said = bench.guest.run("for try in $(seq 600); do grep -q status /tmp/held && break; usleep 50000; done; cat /tmp/held", 180)
+    said = bench.guest.run("until grep -q status /tmp/held; do usleep 50000; done; cat /tmp/held", 180)
     expect("FAIL" not in said and "status 0" in said, said)
     return said.count("ok ")
 

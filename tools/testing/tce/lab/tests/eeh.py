@@ -26,7 +26,7 @@ def loaded(bench):
 
 
 def freeze(bench, bdf):
-    bench.guest.run(f"rmmod freeze 2>/dev/null; insmod /modules/freeze.ko dev={bdf}")
+    bench.guest.run(f"rmmod freeze 2>/dev/null || :; insmod /modules/freeze.ko dev={bdf}")
 
 
 def recover(bench, bdf, meanwhile=""):
@@ -34,7 +34,7 @@ def recover(bench, bdf, meanwhile=""):
     bench.guest.read_log()
     before = len(bench.guest.kernel_log)
     bench.guest.run(f"echo {bdf} >{_EEH}_dev_check; {meanwhile}")
-    bench.guest.run("for try in $(seq 300); do dmesg | grep -q 'EEH: Recovery successful' && break; usleep 100000; done", 60)
+    bench.guest.run("until dmesg | grep -q 'EEH: Recovery successful'; do usleep 100000; done", 60)
     bench.guest.check_log()
     log = bench.guest.kernel_log[before:]
     expect("EEH: Recovery successful" in log, "; ".join(re.findall(r"EEH: .*", log)) or f"EEH sees nothing: {log}")
@@ -61,7 +61,7 @@ def without_handlers(bench):
     freeze(bench, bdf)
     log = recover(bench, bdf)
     expect("Reset with hotplug activity" in log, "no hotplug")
-    bench.guest.run(f"for try in $(seq 100); do [ $(driver_of {bdf}) = binder ] && break; usleep 100000; done; unbind {bdf}")
+    bench.guest.run(f"until [ $(driver_of {bdf}) = binder ]; do usleep 100000; done; unbind {bdf}")
     bench.guest.check_log()
     now = group_type(bench, "edu")
     expect(now == kind, f"type {now}, was {kind}")
@@ -77,11 +77,11 @@ def vfio_user(bench):
     bdf, checks = bench.bdf("nvme"), 0
     bench.guest.run(f"bind {bdf} vfio-pci")
     for kind in ("type1", "iommufd"):
-        bench.guest.run(f"rm -f /tmp/said; (vfioreset {kind} {bdf} error 1; echo status $?) >/tmp/said 2>&1 & "
-                        "for try in $(seq 200); do grep -q waiting /tmp/said && break; usleep 50000; done")
+        bench.guest.run(f"rm -f /tmp/said; (vfioreset {kind} {bdf} error 1 && echo status 0 || echo status $?) >/tmp/said 2>&1 & "
+                        "until grep -q waiting /tmp/said; do usleep 50000; done")
         freeze(bench, bdf)
         recover(bench, bdf)
-        said = bench.guest.run("for try in $(seq 300); do grep -q status /tmp/said && break; usleep 50000; done; cat /tmp/said")
+        said = bench.guest.run("until grep -q status /tmp/said; do usleep 50000; done; cat /tmp/said")
         expect("FAIL" not in said and "status 0" in said, f"{kind}: {said}")
         checks += said.count("ok ")
     bench.guest.run(f"bind {bdf} nvme")

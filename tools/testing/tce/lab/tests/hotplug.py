@@ -44,7 +44,7 @@ def _data(bench):
 
 def _is_back(bench, kind):
     """The disk that goes is in a group of the driver's and works."""
-    bench.guest.run(f"for try in $(seq 100); do [ -n \"$(driver_of {bench.memory['goes']} | grep nvme)\" ] && break; usleep 50000; done")
+    bench.guest.run(f"until [ -n \"$(driver_of {bench.memory['goes']} | grep nvme)\" ]; do usleep 50000; done")
     got = bench.guest.run(f"type_of {bench.memory['goes']}")
     expect(got == kind, f"type {got}, not {kind}")
     _data(bench)
@@ -141,7 +141,7 @@ def vfio_dies(bench):
         guest.run(f"bind {bdf} vfio-pci; rm -f /tmp/removed")
         steps.vfio_holds(bench, f"{kind} {bdf}")
         guest.run(f"kill -STOP $(cat /tmp/pid); ({_remove(bench)}; echo removed >/tmp/removed) & usleep 300000; [ ! -e /tmp/removed ]")
-        guest.run("kill -9 $(cat /tmp/pid); for try in $(seq 200); do [ -e /tmp/removed ] && break; usleep 50000; done; [ -e /tmp/removed ]")
+        guest.run("kill -9 $(cat /tmp/pid); until [ -e /tmp/removed ]; do usleep 50000; done")
         guest.run(_RESCAN, 120)
         _is_back(bench, bench.guest.run(f"type_of {bench.memory['stays']}"))
 
@@ -158,7 +158,7 @@ def comes_to_vfio(bench):
         guest.run(_RESCAN, 120)
         status, said = guest.try_run(f"bind {goes} nvme")
         expect(status, f"a host driver has a device of a PE that VFIO holds: {said}")
-        guest.run("kill -9 $(cat /tmp/pid); for try in $(seq 200); do grep -q status /tmp/held && break; usleep 50000; done")
+        guest.run("kill -9 $(cat /tmp/pid); until grep -q status /tmp/held; do usleep 50000; done")
         guest.run(f"bind {goes} nvme")
         _is_back(bench, kind)
 

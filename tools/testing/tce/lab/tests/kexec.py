@@ -47,8 +47,8 @@ def _hold(bench, is_modern):
     """Has mappings made for the testdev that nobody takes down; returns their bus addresses."""
     bdf = bench.bdf("testdev")
     if is_modern:
-        said = bench.guest.run(f"bind {bdf} vfio-pci; (vfiokeep type1 {bdf} >/tmp/held 2>&1 &); for try in $(seq 200); do "
-                               "grep -q ready /tmp/held && break; usleep 50000; done; cat /tmp/held")
+        said = bench.guest.run(f"bind {bdf} vfio-pci; (vfiokeep type1 {bdf} >/tmp/held 2>&1 &); "
+                               "until grep -q ready /tmp/held; do usleep 50000; done; cat /tmp/held")
         expect("ready" in said, f"nothing is held: {said}")
     else:
         said = bench.guest.run(f"unbind {bdf}; echo 1 >/sys/bus/pci/devices/{bdf}/enable && load binder && bind {bdf} binder && "

@@ -52,7 +52,7 @@ def _nested(bench, options, commands, seconds=300):
     """Boots a guest in the guest and gives its init some commands; returns all that was said."""
     script = " ".join(f"'{number} {command}'" for number, command in enumerate((*commands, "poweroff -f"), 9001))
     bench.guest.run(f"printf '%s\\n' {script} | timeout -s KILL {seconds} chroot /host {_QEMU} {options} "
-                    ">/tmp/nested 2>&1; echo status $? >>/tmp/nested", seconds + 30)
+                    ">/tmp/nested 2>&1 && echo status 0 >>/tmp/nested || echo status $? >>/tmp/nested", seconds + 30)
     # What QEMU says of single TCEs is counted: each line takes a while over the console.
     output = bench.guest.run("cat /tmp/nested /host/tmp/trace | tr -d '\\r' | "
                              "sed 's/^@@/nested /; s/(0x[^)]*)//; s/^spapr_iommu_pci_.* \\(liobn=[^ ]*\\) .*/\\1/' | "
@@ -74,7 +74,7 @@ def _expect_window(output, low):
 def _round(bench, number, low=False, modern=False, iommufd=False):
     """A guest writes 8 MiB at a place of its own and reads it back, through its 32-bit window if `low`."""
     offset, length, bdf = number * 8 * MIB, 8 * MIB, bench.bdf("nvme")
-    bench.guest.run(f"bind {bdf} vfio-pci; umount /host/dev/vfio/vfio 2>/dev/null; rmmod vfio_iommu_type1; "
+    bench.guest.run(f"bind {bdf} vfio-pci; umount /host/dev/vfio/vfio 2>/dev/null || :; rmmod vfio_iommu_type1 || :; "
                     # iommufd talks like a type1 container to whoever opens it as one.
                     + ("mount --bind /dev/iommu /host/dev/vfio/vfio" if iommufd else "load vfio_iommu_type1"))
     start = time.monotonic()

@@ -21,8 +21,8 @@ def all_cpus(bench):
     bench.guest.run(f"for part in $(seq 0 {_READERS - 1}); do (ddsum read {disk} $((part * {4 * MIB})) {4 * MIB} >/tmp/part$part 2>&1 &); done")
     bench.net_check("e100")
     want = [bench.image_crc(part * 4 * MIB, 4 * MIB) for part in range(_READERS)]
-    got = bench.guest.run(f"for part in $(seq 0 {_READERS - 1}); do for try in $(seq 300); do [ -s /tmp/part$part ] && break; usleep 100000; "
-                          "done; cat /tmp/part$part; done", 300).split()
+    got = bench.guest.run(f"for part in $(seq 0 {_READERS - 1}); do until [ -s /tmp/part$part ]; do usleep 100000; done; "
+                          "cat /tmp/part$part; done", 300).split()
     expect(got == want, f"read {got}, the host has {want}")
     return bench.guest.run("nproc") + " CPUs"
 

@@ -26,8 +26,7 @@ def _round(bench, choose):
     # In one PE all have the type that the disk lets it have.
     own = PLATFORM if bench.scenario.append == _PASS else ("DMA", "DMA-FQ")
     want = guest.run(f"type_of {bench.bdf('nvme')}") if bench.scenario.together else "|".join(own)
-    guest.run(f"for dev in {' '.join(edus)}; do for try in $(seq 200); do case $(type_of $dev) in {want}) break;; esac; "
-              "usleep 50000; done; done", 120)
+    guest.run(f"for dev in {' '.join(edus)}; do until type_of $dev | grep -qxE '{want}'; do usleep 50000; done; done", 120)
     kinds = [guest.run(f"type_of {bdf}") for bdf in edus]
     expect(len(edus) == 4 and all(kind in want.split("|") for kind in kinds), f"{words}: types {kinds} with nothing bound, not {want}")
     bench.disk_check(MIB, seed=choose.randrange(1, 1 << 30))

@@ -43,11 +43,11 @@ def _over_and_over(bench):
     """Has the physical function work until _end(), which tells how often it did, and if it failed. Returns when it has, once."""
     bench.guest.run(f"rm -f /tmp/stop /tmp/done /tmp/once; (n=0; while [ ! -e /tmp/stop ]; do {bench.memory['once']} || break; "
                     "n=$((n + 1)); echo $n >/tmp/once; done; echo $n $([ -e /tmp/stop ] && echo good) >/tmp/done) >/tmp/said 2>&1 & "
-                    "for try in $(seq 300); do [ -s /tmp/once ] && break; usleep 100000; done", 60)
+                    "until [ -s /tmp/once ]; do usleep 100000; done", 60)
 
 
 def _end(bench):
-    return bench.guest.run("touch /tmp/stop; for try in $(seq 600); do [ -s /tmp/done ] && break; usleep 100000; done; cat /tmp/done",
+    return bench.guest.run("touch /tmp/stop; until [ -s /tmp/done ]; do usleep 100000; done; cat /tmp/done",
                            120).split()
 
 
@@ -127,7 +127,7 @@ def held(bench):
 
 
 def _pf_is_back(bench):
-    bench.guest.run(f"for try in $(seq 100); do [ $(driver_of {bench.memory['pf']}) != - ] && break; usleep 50000; done; "
+    bench.guest.run(f"until [ $(driver_of {bench.memory['pf']}) != - ]; do usleep 50000; done; "
                     f"{bench.memory.get('up', ':')}", 120)
 
 

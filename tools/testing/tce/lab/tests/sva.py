@@ -44,7 +44,7 @@ def _process(bench, name):
 def _bind(bench, name, bdf):
     """Lets such a process probe a device, anew if need be. Returns what the kernel said."""
     bench.guest.run(f"unbind {bdf}; echo 'echo {bdf} >/sys/bus/pci/drivers/{_DRIVER}/bind; : >/tmp/done' >/tmp/{name}; "
-                    "for try in $(seq 200); do [ -e /tmp/done ] && break; usleep 50000; done; rm /tmp/done")
+                    "until [ -e /tmp/done ]; do usleep 50000; done; rm /tmp/done")
     return bench.guest.check_log()
 
 
@@ -54,7 +54,7 @@ def _unbind(bench, bdf):
 
 
 def _exit(bench, process):
-    bench.guest.run(f"kill -9 {process}; for try in $(seq 200); do [ -e /proc/{process} ] || break; usleep 50000; done")
+    bench.guest.run(f"kill -9 {process}; while [ -e /proc/{process} ]; do usleep 50000; done")
     return bench.guest.check_log()
 
 
@@ -78,7 +78,7 @@ def forbidden(bench):
     bdf = bench.bdf("testdev")
     bench.guest.run("load tce_iommu")
     _unbind(bench, bdf)
-    bench.guest.run(f"for try in $(seq 100); do case $(type_of {bdf}) in DMA*) break;; esac; usleep 20000; done; "
+    bench.guest.run(f"until type_of {bdf} | grep -q ^DMA; do usleep 20000; done; "
                     f"bind {bdf} {_DRIVER}")
     return _said(bench.guest.check_log(), bdf, _NO_PASIDS)
 
@@ -136,12 +136,12 @@ def _rounds(number):
 def _start_holder(bench):
     """A process that stays bound, with descriptor 9 of a shell. Returns its number."""
     bench.guest.run("(exec 9<>/dev/rust-sva-copy; echo ready >/tmp/holding; exec sleep 9999) >/tmp/holder 2>&1 & echo $! >/tmp/pid; "
-                    "for try in $(seq 200); do [ -e /tmp/holding ] && break; usleep 50000; done; rm /tmp/holding")
+                    "until [ -e /tmp/holding ]; do usleep 50000; done; rm /tmp/holding")
     return bench.guest.run("cat /tmp/pid")
 
 
 def _stop_holder(bench, pid):
-    bench.guest.run(f"kill {pid}; for try in $(seq 200); do [ -e /proc/{pid} ] || break; usleep 50000; done")
+    bench.guest.run(f"kill {pid}; while [ -e /proc/{pid} ]; do usleep 50000; done")
 
 
 def who_has_it(bench):
@@ -182,7 +182,7 @@ def unplugged(bench):
     bdf = _bound(bench)
     pid = _start_holder(bench)
     bench.guest.run(f"echo 1 >/sys/bus/pci/devices/{bdf}/remove; echo 1 >/sys/bus/pci/rescan")
-    bench.guest.run(f"for try in $(seq 200); do [ -e /sys/bus/pci/devices/{bdf} ] && break; usleep 50000; done; "
+    bench.guest.run(f"until [ -e /sys/bus/pci/devices/{bdf} ]; do usleep 50000; done; "
                     f"bind {bdf} rust_sva_copy")
     # The old file has nothing to say about the new device.
     said = bench.guest.run("svacopy", 60)
@@ -205,15 +205,15 @@ def pulled(bench):
         port = guest.run(f"basename $(dirname $(readlink -f {device}))")
         let_go, come = (hotplug.slot_power(guest, port, power) for power in (False, True))
     guest.run("mkfifo /tmp/go; sleep 9999 >/tmp/go & svacopy waits </tmp/go >/tmp/said 2>&1 & "
-              "for try in $(seq 600); do grep -q bytes /tmp/said && break; usleep 100000; done; grep bytes /tmp/said", 120)
+              "until grep bytes /tmp/said; do usleep 100000; done", 120)
     guest.run(f"echo 1 >{device}/remove", 120)
     hotplug.unplug(guest, "dev0", let_go)
     guest.qmp("device_add", driver="edu", id="dev0", bus="phb1.0" if bench.is_pseries else "pcie.0", dma_mask=(1 << 64) - 1)
-    guest.run(f"{come}; echo 1 >/sys/bus/pci/rescan; for try in $(seq 600); do [ -e {device} ] && break; usleep 100000; done; "
+    guest.run(f"{come}; echo 1 >/sys/bus/pci/rescan; until [ -e {device} ]; do usleep 100000; done; "
               f"bind {bdf} rust_sva_copy", 120)
     # The old file has nothing to say about the new device, and keeps nobody from it.
     said = guest.run("svacopy", 60)
-    said += "; " + guest.run("echo >/tmp/go; for try in $(seq 600); do grep -q gone /tmp/said && break; usleep 100000; done; "
+    said += "; " + guest.run("echo >/tmp/go; until grep -q gone /tmp/said; do usleep 100000; done; "
                              "tail -n 1 /tmp/said", 120)
     expect("gone" in said, said)
     guest.run(f"unbind {bdf}; rmmod rust_sva_copy")

@@ -55,7 +55,7 @@ def live(bench):
     guest.run(f"disk=$(disk_of {bdf}); (while [ ! -e /tmp/stop ]; do ddsum read $disk 0 {MIB}; done; touch /tmp/stopped) >/dev/null 2>&1 &")
     rows = [json.loads(line) for line in guest.run("tce-top -n 2 -d 2 | cat", 120).splitlines()]
     screens = guest.run("tce-top -n 2 -d 2", 120).split("\x1b[H\x1b[2J")
-    guest.run("touch /tmp/stop; for try in $(seq 300); do [ -e /tmp/stopped ] && break; usleep 100000; done; [ -e /tmp/stopped ]")
+    guest.run("touch /tmp/stop; until [ -e /tmp/stopped ]; do usleep 100000; done")
     pe = next(row for row in rows[-1] if row["group"] == group)
     now = stats(bench, "nvme")
     expect(before["publishes"] < pe["stats"]["publishes"] <= now["publishes"], f"{pe['stats']} is not between {before} and {now}")

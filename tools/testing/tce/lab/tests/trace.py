@@ -13,7 +13,7 @@ _EVENTS = f"{_TRACING}/events/tce_iommu"
 
 def _lines(bench):
     """[(event, {field: value})] of the trace, which is empty afterwards."""
-    text = bench.guest.run(f"grep -o 'tce_[a-z_]*: .*' {_TRACING}/trace; true", 120)
+    text = bench.guest.run(f"grep -o 'tce_[a-z_]*: .*' {_TRACING}/trace || :", 120)
     bench.guest.run(f"echo >{_TRACING}/trace")
     return [(name, dict(re.findall(r"(\w+)=(\S+)", fields))) for name, fields in re.findall(r"^(tce_\w+): (.*)$", text, re.M)]
 
