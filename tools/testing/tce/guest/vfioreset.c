@@ -19,7 +19,7 @@
 #define IOVA		0x1000000ull
 #define LENGTH		0x20000ull	/* two pages of 64K */
 #define DATA		0x10000ull	/* behind the queues */
-#define WAIT_MS		60000
+#define WAIT_MS		600000	/* who started it has less patience */
 
 static uint8_t *memory;
 static int failures;

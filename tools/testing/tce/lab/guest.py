@@ -39,6 +39,15 @@ def _crowd():
     return max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+def patience(seconds):
+    """Turns of a loop for so many seconds, or more if this machine is busy."""
+    while seconds > 0:
+        begin = time.monotonic()
+        yield
+        # At most two: when this machine itself stands still, so does the guest.
+        seconds -= min(2, time.monotonic() - begin) / _crowd()
+
+
 def trouble_in(log):
     """The lines of a kernel log that tell of a kernel bug."""
     return [text for text in log.splitlines() if TROUBLE.search(text) and not _HARMLESS.search(text)]
@@ -147,26 +156,21 @@ class Guest:
 
     def _wait_for(self, marker, seconds):
         """Console lines up to the one where the pattern matches, and the match."""
-        lines, left = [], seconds
-        while True:
-            begin = time.monotonic()
+        lines = []
+        for _ in patience(seconds):
             try:
-                text = self._lines.get(timeout=min(1, max(0.01, left)))
+                text = self._lines.get(timeout=1)
             except queue.Empty:
-                if left <= 0:
-                    self._say_where()
-                    self.kill()     # a guest that does not answer answers no more
-                    raise GuestError(f"`{self._asked}`: no answer within {seconds} s: {self._last(lines)}") from None
                 continue
-            finally:
-                # At most two: when this machine itself stands still, so does the guest.
-                left -= min(2, time.monotonic() - begin) / _crowd()
             if text is None:
                 error = (self.directory / "qemu.stderr").read_text(errors="replace").strip()
                 raise GuestError(f"QEMU ended: {error or self._last(lines)}")
             if found := re.search(marker, text):
                 return lines, found
             lines.append(text)
+        self._say_where()
+        self.kill()     # a guest that does not answer answers no more
+        raise GuestError(f"`{self._asked}`: no answer within {seconds} s: {self._last(lines)}")
 
     def _say_where(self):
         """Has the kernel say on the console where each CPU is, as far as it can."""

@@ -3,7 +3,7 @@
 
 import time
 
-from .guest import GuestError
+from .guest import GuestError, patience
 
 # PAPR: what set-indicator sets.
 _ISOLATION, _ALLOCATION = 9001, 9003
@@ -18,11 +18,11 @@ def unplug(guest, ident, let_go=""):
     guest.qmp("device_del", id=ident)
     if let_go:
         guest.run(let_go)
-    deadline = time.monotonic() + _SECONDS
-    while any(item["name"] == ident for item in guest.qmp("qom-list", path="/machine/peripheral")):
-        if time.monotonic() > deadline:
-            raise GuestError(f"{ident} stays plugged")
+    for _ in patience(_SECONDS):
+        if all(item["name"] != ident for item in guest.qmp("qom-list", path="/machine/peripheral")):
+            return
         time.sleep(0.01)
+    raise GuestError(f"{ident} stays plugged")
 
 
 def plug_disk(guest, number, bus, image):
@@ -32,15 +32,15 @@ def plug_disk(guest, number, bus, image):
     if all(known.get("node-name") != node for known in guest.qmp("query-named-block-nodes")):
         guest.qmp("blockdev-add", **{"node-name": node, "driver": "raw",
                                      "file": {"driver": "file", "filename": str(image)}})
-    deadline = time.monotonic() + _SECONDS
-    while True:
+    for _ in patience(_SECONDS):
         try:
             return guest.qmp("device_add", driver="nvme", id=f"dev{number}", serial=node, drive=node, bus=bus)
         except GuestError as refused:
             # A device lets go of its image a moment after it has gone.
-            if "Permission conflict" not in str(refused) or time.monotonic() > deadline:
+            if "Permission conflict" not in str(refused):
                 raise
             time.sleep(0.01)
+    raise GuestError(f"disk {number} stays in use")
 
 
 def cell(guest, node, name):

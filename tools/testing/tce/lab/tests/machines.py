@@ -5,7 +5,7 @@ import re
 import time
 
 from .. import steps
-from ..guest import GuestError
+from ..guest import GuestError, patience
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
 
@@ -39,7 +39,7 @@ def _memory(bench):
 
 
 def _wait_for_memory(bench, good, what):
-    for _ in range(60):
+    for _ in patience(60):
         if good(_memory(bench)):
             return
         time.sleep(1)

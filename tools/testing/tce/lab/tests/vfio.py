@@ -5,7 +5,7 @@ import re
 import time
 
 from .. import steps
-from ..guest import GuestError
+from ..guest import GuestError, patience
 from ..scenario import Scenario, Skip
 from ..steps import MIB, count_calls, dma_faults, expect, tces
 
@@ -144,7 +144,7 @@ def held(bench):
 
 def settled(bench, before):
     """Waits until no more is held than before; returns what is held then."""
-    for _ in range(10):     # pages of direct I/O are let go by a worker
+    for _ in patience(10):      # pages of direct I/O are let go by a worker
         after = held(bench)
         if all(after[name] <= before[name] for name in ("pinned", "locked", "TCEs")):
             return after
