@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Plugging devices and PHBs of a running guest, as administrator's tools do."""
 
+import re
 import time
 
 from .guest import GuestError, patience
@@ -37,7 +38,7 @@ def plug_disk(guest, number, bus, image):
             return guest.qmp("device_add", driver="nvme", id=f"dev{number}", serial=node, drive=node, bus=bus)
         except GuestError as refused:
             # A device lets go of its image a moment after it has gone.
-            if "Permission conflict" not in str(refused):
+            if not re.search('Permission conflict|Failed to get "write" lock', str(refused)):
                 raise
             time.sleep(0.01)
     raise GuestError(f"disk {number} stays in use")
