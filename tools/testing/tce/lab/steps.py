@@ -31,6 +31,15 @@ def tces(bench, device):
     return None if status else sum(int(count) for count in re.findall(r"^window \d+ tces (\d+)", text, re.M))
 
 
+def table_nodes(bench):
+    """Objects in use in the slab caches that the nodes of TCE tables come from: those that are charged to somebody have one of
+    their own if there are cgroups for memory."""
+    text = bench.guest.run("cat /sys/kernel/slab/kmalloc-4k/objects /sys/kernel/slab/kmalloc-cg-4k/objects 2>/dev/null || :")
+    found = [int(line.split()[0]) for line in text.splitlines()]
+    expect(found, "no slab cache tells how many objects it has")
+    return sum(found)
+
+
 def expect(condition, problem):
     if not condition:
         raise GuestError(problem)

@@ -133,12 +133,6 @@ def half_bound_refused(bench):
     return output.splitlines()[-1]
 
 
-def _table_nodes(bench):
-    """Objects in use in the slab cache that the nodes of TCE tables come from."""
-    words = bench.guest.run("cat /sys/kernel/slab/kmalloc-4k/objects 2>/dev/null || echo 0").split()
-    return int(words[0])
-
-
 def bind_rounds(bench, count=BIND_ROUNDS):
     """Rounds of bind and unbind leave no memory and no TCE behind."""
     guest, bdf = bench.guest, bench.bdf("nvme")
@@ -146,13 +140,13 @@ def bind_rounds(bench, count=BIND_ROUNDS):
     guest.run(f"unbind {bdf}; bind {bdf} nvme; unbind {bdf}")
     if have_leak:
         steps.forget_leaks(bench)
-    before, nodes = tces(bench, "nvme"), _table_nodes(bench)
+    before, nodes = tces(bench, "nvme"), steps.table_nodes(bench)
     guest.run(f"for round in $(seq {count}); do bind {bdf} nvme && disk_of {bdf} >/dev/null && unbind {bdf} || exit 1; done",
               900)
     after = tces(bench, "nvme")
     expect(before == after, f"populated TCEs went from {before} to {after}")
     # kmemleak does not see the nodes of TCE tables; a leak shows in their number.
-    more = _table_nodes(bench) - nodes
+    more = steps.table_nodes(bench) - nodes
     # Free ones that a CPU keeps, 12 at a time, count as well.
     expect(more < count // 2, f"{more} more objects of 4 KiB than before")
     if have_leak:
