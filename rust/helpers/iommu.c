@@ -40,6 +40,23 @@ __rust_helper phys_addr_t rust_helper_page_to_phys(struct page *page)
 	return page_to_phys(page);
 }
 
+#ifdef CONFIG_RUST_IOMMU_SVA_KUNIT_TEST
+__rust_helper struct folio *rust_helper_pfn_folio(unsigned long pfn)
+{
+	return pfn_folio(pfn);
+}
+
+__rust_helper bool rust_helper_folio_maybe_dma_pinned(struct folio *folio)
+{
+	return folio_maybe_dma_pinned(folio);
+}
+
+__rust_helper bool rust_helper_folio_test_dirty(struct folio *folio)
+{
+	return folio_test_dirty(folio);
+}
+#endif
+
 #ifndef CONFIG_MODULE_UNLOAD
 __rust_helper void rust_helper___module_get(struct module *module)
 {

@@ -1,218 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Tests of processes in a window, through the real IOMMU core and with real memory.
-//!
-//! The IOMMU driver of [`mock`](super::mock) has a window here in place of PASIDs.
 
 #[macros::kunit_tests(rust_iommu_sva_window)]
 mod tests {
     use super::super::{
         mock::*,
         sva::*,
-        sva_mock::*,
-        *, //
+        sva_mock::{
+            map_area,
+            AREA,
+            AREA_SIZE,
+            READ,
+            WRITE, //
+        },
+        sva_window_mock::*, //
     };
     use crate::{
         bindings,
-        io::PhysAddr,
-        mm::MmWithUser,
         page::PAGE_SIZE,
         prelude::*,
-        sync::{
-            atomic::{
-                Atomic,
-                Relaxed, //
-            },
-            Arc, //
-        }, //
+        sync::atomic::Relaxed, //
     };
-
-    const BASE: u64 = 1 << 59;
-    const BYTES: u64 = 1 << 29;
-
-    /// What a word of the table says besides the address.
-    const PRESENT: u64 = 1;
-    const WRITABLE: u64 = 2;
-    /// Devices see the word as it is.
-    const VISIBLE: u64 = 4;
-
-    /// The pages from `AREA` on. A static, because the core makes the window; tests come one after
-    /// the other.
-    static TABLE: [Atomic<u64>; 64] = [const { Atomic::new(0) }; 64];
-    /// What no user of a window may do.
-    static WRONG: Atomic<i32> = Atomic::new(0);
-    /// Which call of `set` fails: not this one, nor the next, but the one when it is 0.
-    static FAIL: Atomic<i32> = Atomic::new(i32::MAX);
-
-    struct Window;
-
-    impl Window {
-        /// Calls `f` with the word of each page of `range`.
-        fn each(range: IovaRange, mut f: impl FnMut(u64, &Atomic<u64>)) {
-            let first = range.first().get().wrapping_sub(BASE + AREA as u64) / PAGE_SIZE as u64;
-            let count = range.bytes() / PAGE_SIZE as u64;
-            for n in 0..count {
-                match TABLE.get((first + n) as usize) {
-                    Some(word) => f(n, word),
-                    None => Self::expect(false),
-                }
-            }
-        }
-
-        fn expect(good: bool) {
-            if !good {
-                WRONG.add(1, Relaxed);
-            }
-        }
-    }
-
-    // SAFETY: The devices do not exist.
-    unsafe impl SvaWindow for Window {
-        fn iovas(&self) -> IovaRange {
-            ALL
-        }
-
-        fn prepare(&self, _range: IovaRange) -> Result {
-            Ok(())
-        }
-
-        fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result {
-            if FAIL.fetch_add(-1, Relaxed) == 0 {
-                return Err(EIO);
-            }
-            Self::each(range, |n, word| {
-                Self::expect(word.load(Relaxed) == 0);
-                let write = if write { WRITABLE } else { 0 };
-                word.store(paddr + n * PAGE_SIZE as u64 + (PRESENT | write), Relaxed);
-            });
-            Ok(())
-        }
-
-        fn get(&self, iova: Iova) -> Option<PhysAddr> {
-            let mut found = None;
-            Self::each(IovaRange::from_len(iova, PAGE_SIZE as u64)?, |_, word| {
-                let word = word.load(Relaxed);
-                found = (word != 0).then_some(word & !(PAGE_SIZE as u64 - 1));
-            });
-            found
-        }
-
-        fn protect(&self, range: IovaRange, write: bool) -> Result {
-            Self::each(range, |_, word| {
-                let old = word.load(Relaxed);
-                Self::expect(old & PRESENT != 0);
-                let new = old & !(WRITABLE | VISIBLE);
-                word.store(if write { new | WRITABLE } else { new }, Relaxed);
-            });
-            Ok(())
-        }
-
-        fn publish(&self, range: IovaRange) -> Result {
-            Self::each(range, |_, word| {
-                let old = word.load(Relaxed);
-                Self::expect(old & PRESENT != 0);
-                word.store(old | VISIBLE, Relaxed);
-            });
-            Ok(())
-        }
-
-        fn clear(&self, range: IovaRange) {
-            // Devices see it as long as it is not withdrawn.
-            Self::each(range, |_, word| {
-                word.store(word.load(Relaxed) & !PRESENT, Relaxed)
-            });
-        }
-
-        fn withdraw(&self, range: IovaRange) {
-            Self::each(range, |_, word| {
-                if word.load(Relaxed) & PRESENT == 0 {
-                    word.store(0, Relaxed);
-                }
-            });
-        }
-    }
-
-    const ALL: IovaRange = match IovaRange::from_len(Iova::new(BASE), BYTES) {
-        Some(range) => range,
-        None => unreachable!(),
-    };
-
-    struct Domain;
-
-    // SAFETY: The devices do not exist.
-    unsafe impl SvaOps for Domain {
-        type Driver = Mock;
-
-        fn new(_: &EndpointCtx<'_, Mock>, _: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
-            Ok(Ok(Domain))
-        }
-
-        fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Mock>, pasid: Pasid) -> Result {
-            let endpoint = ctx.endpoint();
-            let mut table = endpoint.table.lock();
-            if *table != 0 {
-                return Err(EUSERS);
-            }
-            *table |= 1 << pasid.get();
-            ctx.instance().data().log.pasids.add(1, Relaxed);
-            Ok(())
-        }
-
-        fn window(self: Pin<&Self>) -> Option<Arc<dyn SvaWindow>> {
-            let window: Arc<dyn SvaWindow> = Arc::new(Window, GFP_KERNEL).ok()?;
-            Some(window)
-        }
-    }
-
-    static OPS: Ops<Mock> = Ops::new()
-        .blocked(&BLOCKED)
-        .identity(&DIRECT)
-        .sva::<Domain>();
-
-    fn new_bed() -> Result<Bed> {
-        WRONG.store(0, Relaxed);
-        FAIL.store(i32::MAX, Relaxed);
-        Bed::with(&OPS, 64, &[(0, Some(5))])
-    }
-
-    /// The flags of the first page of area `n`.
-    fn word(n: usize) -> u64 {
-        let at = TABLE.get(n * AREA_SIZE / PAGE_SIZE);
-        at.map_or(u64::MAX, |word| word.load(Relaxed) & 7)
-    }
-
-    /// Whether a device reaches nothing, and nobody did anything wrong.
-    fn is_empty() -> bool {
-        TABLE.iter().all(|word| word.load(Relaxed) == 0) && WRONG.load(Relaxed) == 0
-    }
-
-    fn area(n: usize) -> UserPtr {
-        UserPtr::from_addr(AREA + n * AREA_SIZE)
-    }
-
-    /// An address space with memory in the first three areas.
-    fn process() -> Result<crate::sync::aref::ARef<MmWithUser>> {
-        let mm = new_mm()?;
-        for n in 0..3 {
-            map_area(&mm, AREA + n * AREA_SIZE, READ | WRITE)?;
-        }
-        Ok(mm)
-    }
-
-    fn unmap_area(mm: &MmWithUser, n: usize) {
-        // SAFETY: The task has the address space.
-        with_mm(mm, || unsafe {
-            bindings::vm_munmap(AREA + n * AREA_SIZE, AREA_SIZE)
-        });
-    }
-
-    fn locked_pages(mm: &MmWithUser) -> usize {
-        // SAFETY: The address space is valid, and nobody else uses it.
-        unsafe { (*mm.as_raw()).__bindgen_anon_1.locked_vm }
-    }
-
-    const READS: u64 = PRESENT | VISIBLE;
-    const WRITES: u64 = READS | WRITABLE;
 
     #[test]
     fn addresses() -> Result {
@@ -317,6 +126,85 @@ mod tests {
         drop((new, other));
         check!(is_empty());
         check!(locked_pages(&mm) == 0);
+        Ok(())
+    }
+
+    // Its own permissions are the process's business; what it loses is not.
+    #[test]
+    fn protection_that_changes_takes_nothing_away() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        for event in [
+            bindings::mmu_notifier_event_MMU_NOTIFY_PROTECTION_VMA,
+            bindings::mmu_notifier_event_MMU_NOTIFY_PROTECTION_PAGE,
+            bindings::mmu_notifier_event_MMU_NOTIFY_SOFT_DIRTY,
+        ] {
+            let held = bond.prefault(area(0), AREA_SIZE, Access::Write)?;
+            announce(&mm, event);
+            check!(held.is_live() && word(0) == WRITES);
+        }
+        for event in [
+            bindings::mmu_notifier_event_MMU_NOTIFY_UNMAP,
+            bindings::mmu_notifier_event_MMU_NOTIFY_CLEAR,
+            bindings::mmu_notifier_event_MMU_NOTIFY_MIGRATE,
+        ] {
+            let held = bond.prefault(area(0), AREA_SIZE, Access::Write)?;
+            announce(&mm, event);
+            check!(!held.is_live() && is_empty());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn memory_that_changes_meanwhile_is_looked_at_again() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let pages = || bond.prefault(area(0), AREA_SIZE, Access::Write);
+        REMAPS.store((&raw const *mm).cast_mut(), Relaxed);
+        let held = pages()?;
+        check!(held.is_live() && word(0) == WRITES);
+        // This one finds it if the device reaches other pages than the process.
+        let again = pages()?;
+        check!(again.is_live());
+        drop((held, again));
+        check!(is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn pages_are_pinned_and_then_dirty() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        for (write, access) in [(false, Access::Read), (true, Access::Write)] {
+            let held = bond.prefault(area(0), 1, access)?;
+            let page = pages(1).next().ok_or(EINVAL)?;
+            check!(is_pinned(page));
+            drop(held);
+            check!(!is_pinned(page));
+            check!(is_dirty(page) == write);
+        }
+        Ok(())
+    }
+
+    // More than are pinned with one call.
+    #[test]
+    fn many_pages() -> Result {
+        const COUNT: usize = 100;
+
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        for n in 3..(COUNT * PAGE_SIZE).div_ceil(AREA_SIZE) {
+            map_area(&mm, AREA + n * AREA_SIZE, READ | WRITE)?;
+        }
+        // This one is then not between its neighbours in memory.
+        drop(bond.prefault(area(1), 1, Access::Read)?);
+        let held = bond.prefault(area(0), COUNT * PAGE_SIZE, Access::Read)?;
+        check!(locked_pages(&mm) == COUNT);
+        for (n, page) in pages(COUNT).enumerate() {
+            check!(page != 0 && pages(COUNT).position(|other| other == page) == Some(n));
+        }
+        drop(held);
+        check!(is_empty());
         Ok(())
     }
 
