@@ -55,10 +55,26 @@ pub(crate) fn addresses(layout: &Layout) -> Option<IovaRange> {
 }
 
 /// The tables of a process.
-struct Window {
+pub(crate) struct Window {
     space: Arc<Space>,
     iovas: IovaRange,
     page: PageShift,
+}
+
+impl Window {
+    /// Makes tables for the windows of a PE. May sleep.
+    pub(crate) fn new(layout: Layout) -> Result<Self> {
+        Ok(Self {
+            iovas: addresses(&layout).ok_or(EOPNOTSUPP)?,
+            page: layout.granule(),
+            space: Space::for_process(layout)?,
+        })
+    }
+
+    /// What a PE translates through.
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
 }
 
 fn ioba_range(range: IovaRange) -> IobaRange {
@@ -117,11 +133,7 @@ unsafe impl iommu::SvaOps for Process {
     type Driver = Tce;
 
     fn new(ctx: &EndpointCtx<'_, Tce>, _mm: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
-        let layout = ctx.endpoint().pe().layout();
-        let iovas = addresses(&layout).ok_or(EOPNOTSUPP)?;
-        let page = layout.granule();
-        let space = Space::for_process(layout)?;
-        let window = Window { space, iovas, page };
+        let window = Window::new(ctx.endpoint().pe().layout())?;
         Ok(Ok(Self(Arc::new(window, GFP_KERNEL)?)))
     }
 
@@ -130,7 +142,7 @@ unsafe impl iommu::SvaOps for Process {
         if ctx.dma_mask() >= self.0.iovas.first().get() {
             return Err(EADDRINUSE);
         }
-        ctx.endpoint().lend(&self.0.space)
+        ctx.endpoint().lend(self.0.space())
     }
 
     fn window(self: Pin<&Self>) -> Option<Arc<dyn SvaWindow>> {

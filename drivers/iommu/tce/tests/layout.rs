@@ -3,6 +3,7 @@
 //! Which windows a PE gets, and how they make up one aperture.
 
 use crate::{
+    domain::process,
     layout::{
         cpu_page_shift,
         plan_high_window,
@@ -49,6 +50,22 @@ mod tests {
         let mut reserved = layout.reserved();
         assert!(reserved.next() == Some(range(1 << 30, HIGH - (1 << 30))));
         assert!(reserved.next().is_none());
+        Ok(())
+    }
+
+    // Bit 59 chooses the window of a process.
+    #[test]
+    fn processes_have_the_window_with_bit_59() -> Result {
+        let addresses = |high: Option<u64>| {
+            let high = high.map(|base| window(base, 1 << 20, 12)).transpose()?;
+            let layout = Layout::new(Kind::Papr, window(0, 1 << 18, 12)?, high, None)?;
+            Ok::<_, Error>(process::addresses(&layout))
+        };
+        let range = addresses(Some(HIGH))?.ok_or(EINVAL)?;
+        assert_eq!(range.first().get(), HIGH);
+        assert_eq!(range.bytes(), 1 << 32);
+        assert!(addresses(Some(1 << 60))?.is_none());
+        assert!(addresses(None)?.is_none());
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 mod endpoint;
 mod faults;
 mod layout;
+mod lent;
 mod memory;
 mod orders;
 mod paging;

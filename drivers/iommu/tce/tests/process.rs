@@ -3,6 +3,7 @@
 //! A process has the high window of a PE, and the kernel keeps the low one.
 
 use crate::{
+    domain::process::Window,
     fake::Model,
     pe::{
         Pe,
@@ -20,11 +21,15 @@ use crate::{
         Rig,
         HIGH,
         PHYS,
-        READ,
         WRITE, //
     }, //
 };
 use kernel::{
+    iommu::{
+        Iova,
+        IovaRange,
+        SvaWindow, //
+    },
     powerpc::window::{
         Ioba,
         Tce, //
@@ -33,8 +38,8 @@ use kernel::{
     sync::Arc, //
 };
 
-/// The memory of the process.
-const MINE: u64 = 0x7_4321_0000;
+/// The memory of the process, above 4 TiB.
+const MINE: u64 = 0x507_4321_0000;
 
 /// A PE in a domain of the kernel, with a mapping of the kernel at the second page, and a process
 /// that is not bound.
@@ -42,8 +47,8 @@ pub(super) struct Bed<'a> {
     pub(super) rig: &'a Rig,
     pub(super) pe: Arc<Pe<crate::fake::Fake>>,
     pub(super) kernel: Arc<Space>,
-    process: Arc<Space>,
-    granule: u64,
+    pub(super) process: Arc<Space>,
+    pub(super) granule: u64,
 }
 
 impl<'a> Bed<'a> {
@@ -112,7 +117,7 @@ impl<'a> Bed<'a> {
 }
 
 /// Runs `f` on every machine with two windows.
-fn on_two(mut f: impl FnMut(&Bed<'_>) -> Result) -> Result {
+pub(super) fn on_two(mut f: impl FnMut(&Bed<'_>) -> Result) -> Result {
     let one_by_one = Model {
         multi_tce: false,
         ..Model::PSERIES
@@ -177,23 +182,38 @@ mod tests {
         })
     }
 
+    // As the core's abstraction does it.
     #[test]
-    fn permissions_change_in_place() -> Result {
+    fn memory_of_a_process_comes_and_goes() -> Result {
         on_two(|bed| {
-            bed.lend()?;
-            let page = range(bed.at(), bed.granule);
-            map(&bed.process, page, MINE, READ)?;
-            let writes = || bed.rig.reaches(bed.at(), true).is_some();
-            assert!(bed.rig.reaches(bed.at(), false).is_some() && !writes());
-            for write in [true, false] {
-                bed.process.protect(page, write)?;
-                bed.process.publish(page)?;
-                assert!(writes() == write);
-                assert_eq!(bed.rig.reaches(bed.at(), false), Some(MINE));
+            let window = Window::new(bed.pe.layout())?;
+            bed.pe.lend(bed.rig.dev(), window.space())?;
+            assert_eq!(window.iovas().first().get(), HIGH);
+            let pages = IovaRange::from_len(Iova::new(bed.at()), 2 * bed.granule).ok_or(EINVAL)?;
+            let second = bed.at() + bed.granule;
+            let phys = MINE + bed.granule;
+            window.prepare(pages)?;
+            window.set(pages, MINE, false)?;
+            window.publish(pages)?;
+            assert!(window.get(Iova::new(second)) == Some(phys));
+            assert!(bed.rig.reaches(second, true).is_none());
+            for write in [false, true, false] {
+                window.protect(pages, write)?;
+                window.publish(pages)?;
+                assert_eq!(bed.rig.reaches(second, false), Some(phys));
+                assert_eq!(bed.rig.reaches(second, true), write.then_some(phys));
             }
-            let other = range(bed.at() + bed.granule, bed.granule);
-            assert!(bed.process.protect(other, true) == Err(ENOENT));
-            Ok(())
+            let other = IovaRange::from_len(Iova::new(HIGH), bed.granule).ok_or(EINVAL)?;
+            assert!(window.protect(other, true) == Err(ENOENT));
+            window.clear(pages);
+            window.withdraw(pages);
+            assert!(window.get(Iova::new(second)).is_none());
+            assert!(bed.rig.reaches(second, false).is_none());
+            window.set(pages, MINE, true)?;
+            window.publish(pages)?;
+            assert_eq!(bed.rig.reaches(second, true), Some(phys));
+            bed.reclaim();
+            bed.is_over()
         })
     }
 

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A process loses its window while firmware refuses, or the system goes down.
+
+use crate::{
+    fake::Model,
+    space::Space,
+    tests::{
+        clear,
+        ensure,
+        map,
+        process::{
+            on_two,
+            Bed, //
+        },
+        range,
+        unmap,
+        Rig,
+        ONE_BY_ONE,
+        PHYS,
+        WRITE, //
+    }, //
+};
+use kernel::{
+    powerpc::window::Ioba,
+    prelude::*,
+    sync::rcu, //
+};
+
+#[kunit_tests(tce_lent)]
+mod tests {
+    use super::*;
+
+    // What the kernel has unmapped may not be out of the windows yet.
+    #[test]
+    fn nothing_of_the_kernel_is_left_in_the_window() -> Result {
+        on_two(|bed| {
+            let page = range(bed.at(), bed.granule);
+            map(&bed.kernel, page, PHYS, WRITE)?;
+            assert!(bed.reaches_process());
+            ensure(clear(&bed.kernel, page).is_some(), "it was mapped")?;
+            bed.lend()?;
+            assert!(!bed.reaches_process());
+            bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    #[test]
+    fn another_device_does_not_take_it_back() -> Result {
+        on_two(|bed| {
+            bed.fill()?;
+            bed.lend()?;
+            let sibling = bed.rig.sibling()?;
+            sibling.join(&bed.pe)?;
+            bed.pe.reclaim(sibling.dev());
+            assert!(bed.reaches_process() && bed.pe.process().is_some());
+            bed.reclaim();
+            sibling.leave(&bed.pe);
+            bed.is_over()
+        })
+    }
+
+    #[test]
+    fn nothing_is_reached_when_the_system_goes_down() -> Result {
+        for model in [Model::PSERIES, ONE_BY_ONE, Model::PHB3, Model::PHB4] {
+            let rig = Rig::new(model)?;
+            let bed = Bed::new(&rig)?;
+            bed.fill()?;
+            bed.lend()?;
+            bed.pe.silence();
+            rcu::synchronize_rcu();
+            assert!(bed.lend() == Err(ESHUTDOWN));
+            let next = bed.at() + bed.granule;
+            map(&bed.process, range(next, bed.granule), PHYS, WRITE)?;
+            // A PHB walks the tables themselves.
+            let walks = !bed.process.layout().holds_copy();
+            assert!(rig.reaches(next, true).is_some() == walks);
+            bed.pe.shut_down();
+            assert!(!bed.reaches_process() && !bed.reaches_kernel());
+            assert!(rig.reaches(next, true).is_none());
+            // The windows stay as they are, because the next kernel was told of them.
+            bed.reclaim();
+            let high = range(bed.at(), bed.granule);
+            assert!(map(&bed.kernel, high, PHYS, WRITE) == Err(EINVAL));
+            assert!(!bed.reaches_process());
+            rig.leave(&bed.pe);
+            rig.check()?;
+        }
+        Ok(())
+    }
+
+    // OPAL does not close the window; the next process finds it closed, or waits.
+    #[test]
+    fn the_next_process_comes_when_firmware_gives_in() -> Result {
+        for model in [Model::PHB3, Model::PHB4] {
+            let rig = Rig::new(model)?;
+            let bed = Bed::new(&rig)?;
+            let second = Space::for_process(bed.pe.layout())?;
+            bed.fill()?;
+            bed.lend()?;
+            rig.fake.fail_from(0);
+            bed.reclaim();
+            assert!(bed.pe.process().is_some());
+            assert!(bed.pe.lend(rig.dev(), &second) == Err(EUSERS));
+            rig.fake.fail_never();
+            bed.pe.lend(rig.dev(), &second)?;
+            assert!(!bed.reaches_process() && bed.reaches_kernel());
+            bed.reclaim();
+            bed.is_over()?;
+            rig.leave(&bed.pe);
+            ensure(rig.fake.is_as_before(), "the platform has the PE")?;
+            rig.check()?;
+        }
+        Ok(())
+    }
+
+    // To close one window of such a PE would close all.
+    #[test]
+    fn refused_where_a_tce_is_stuck() -> Result {
+        for model in [Model::PSERIES, ONE_BY_ONE] {
+            let rig = Rig::new(model)?;
+            let bed = Bed::new(&rig)?;
+            rig.fake.keep_dirty(true);
+            rig.fake.stick(Some(Ioba::new(bed.granule)));
+            unmap(&bed.kernel, range(bed.granule, bed.granule));
+            assert!(bed.lend() == Err(EIO) && bed.pe.process().is_none());
+            rig.fake.stick(None);
+            rig.fake.keep_dirty(false);
+            rig.leave(&bed.pe);
+            ensure(rig.fake.is_as_before(), "the platform has the PE")?;
+            rig.check()?;
+        }
+        Ok(())
+    }
+}
