@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * svacheck BDF [ROUNDS]: what QEMU's edu reaches of a process that the sample
- * rust_sva_copy has bound to it; with a number, binding and exit so many times.
- * Says "ok: how many checks", or what is wrong.
+ * svacheck BDF [ROUNDS | far | waits]: what QEMU's edu reaches of a process that
+ * the sample rust_sva_copy has bound to it; with a number, binding and exit so
+ * many times; with "far", memory above 4 TiB; with "waits", it says "holds", and
+ * when a line comes the device has to be gone. Without one of these there has to be
+ * an nvme disk, which is not changed. Says "ok: how many checks", or what is wrong.
  *
  * The device is told what to do behind the driver's back, so what is seen is the
  * IOMMU, and not the good manners of a driver.
@@ -30,6 +32,7 @@
 enum { SOURCE = 0x80, DESTINATION = 0x88, COUNT = 0x90, COMMAND = 0x98 };
 
 static volatile uint8_t *regs;
+static int device;
 static size_t page;
 static int checks;
 /* Low enough for any window, and beyond the heap. */
@@ -152,7 +155,8 @@ static uint64_t physical(const char *at)
 /* The device reaches what was prefaulted, and nothing else. */
 static void inside_and_outside(void)
 {
-	int file = bind_process();
+	int file = bind_process(), answer;
+	char stack[LEN];
 	uint64_t outside;
 
 	fresh();
@@ -177,6 +181,12 @@ static void inside_and_outside(void)
 	check(all(area + 4 * page, 'a'), "nor with bit 59");
 	device_lives('g');
 
+	/* Firmware need not give room for all addresses. */
+	answer = reach(file, stack, LEN, 1);
+	check(!answer || answer == ERANGE, "the stack is reached, or beyond the window");
+	memset(stack, 'a', LEN);
+	device_writes(HIGH | (uintptr_t)stack, 'z');
+	check(all(stack, answer ? 'a' : 'z'), "the device writes there, or does not");
 	check(!let_go(file), "it was live to the end");
 	transfer(BUFFER, HIGH | (uintptr_t)(area + page), 2);
 	check(all(area + page, 'a'), "what was let go is not reached");
@@ -222,6 +232,21 @@ static void read_only(void)
 	device_writes(HIGH | (uintptr_t)(area + 7 * page), 't');
 	check(all(area + 7 * page, 'a'), "what was refused is not reached");
 	device_lives('t');
+	close(file);
+
+	/* What the process itself may do later is another matter. */
+	file = bind_process();
+	fresh();
+	check(!reach(file, area, 4 * page, 1), "memory can be prefaulted");
+	for (int prot = PROT_READ; prot >= PROT_NONE; prot--) {
+		if (mprotect(area + page, page, prot))
+			err(1, "mprotect");
+		device_writes(HIGH | (uintptr_t)(area + page), 'u' + prot);
+	}
+	if (mprotect(area + page, page, PROT_READ))
+		err(1, "mprotect");
+	check(all(area + page, 'u'), "mprotect takes nothing away");
+	check(!let_go(file), "it was live to the end");
 	close(file);
 }
 
@@ -394,6 +419,29 @@ static void kinds(void)
 	munmap(at, 16 * page);
 	close(fd);
 
+	/* The kernel has to know who writes to the page cache of a disk. */
+	fd = open("/dev/nvme0n1", O_RDWR);
+	map_at(at, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	check(reach(file, at, page, 1) == EFAULT, "a file on a disk cannot be written to");
+	check(!reach(file, at, page, 0), "it can be read");
+	memcpy(OWN, at, LEN);
+	transfer(HIGH | (uintptr_t)at, BUFFER, 0);
+	transfer(BUFFER, HIGH | (uintptr_t)(OWN + LEN), 2);
+	check(!memcmp(OWN, OWN + LEN, LEN), "what is read is the file");
+	map_at(at + page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+	writes_all_over(file, at + page, page, 'H', "a private mapping of a disk");
+	check(!memcmp(OWN + LEN, at, LEN), "the disk is as before");
+	check(!let_go(file), "it was live to the end");
+	check(!reach(file, OWN, page, 1), "a page again");
+	munmap(at, 2 * page);
+	close(fd);
+
+	/* Registers are no memory. */
+	map_at(at, page, PROT_READ | PROT_WRITE, MAP_SHARED, device);
+	for (int writes = 0; writes < 2; writes++)
+		check(reach(file, at, page, writes) == EFAULT, "registers of a device are refused");
+	munmap(at, page);
+
 	/* A stack that has grown. */
 	map_at(at + 63 * page, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN, -1);
 	at[62 * page] = 1;
@@ -457,6 +505,47 @@ static void gone(int how)
 	close(ready[1]);
 }
 
+/* Memory whose addresses have more than 42 bits. */
+static void far(void)
+{
+	const uint64_t limit = 4ULL << 40;
+	const size_t size = 1 << 30;
+	char *end = (char *)0x200000000 + size, *at = end - size;
+	int file = bind_process();
+
+	map_at(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	for (*at = 1; physical(at) < limit; *at = 1) {
+		at += page;
+		if (at == end)
+			errx(1, "all memory is below 4 TiB");
+	}
+	check(!reach(file, at, page, 1), "far memory can be prefaulted");
+	device_writes(HIGH | (uintptr_t)at, 'b');
+	check(all(at, 'b'), "the device writes there");
+	memset(at, 'c', LEN);
+	transfer(HIGH | (uintptr_t)at, BUFFER, 0);
+	device_lives('c');
+	check(physical(at) >= limit, "it is still far");
+	munmap(at, page);
+	check(let_go(file) == ESTALE, "the driver is told");
+	close(file);
+}
+
+/* The device goes while it reaches memory. */
+static void waits(void)
+{
+	int file = bind_process();
+
+	memset(OWN, 'a', LEN);
+	check(!ask(file, 2, OWN + LEN, (uintptr_t)OWN, LEN) && all(OWN + LEN, 'a'), "the driver copies");
+	puts("holds");
+	fflush(stdout);
+	getchar();
+	check(ask(file, 2, OWN + LEN, (uintptr_t)OWN, LEN) == ENODEV, "the device is gone");
+	check(reach(file, OWN, page, 1) == ENODEV, "and reaches nothing more");
+	check(!let_go(file), "what it reached can be let go");
+}
+
 /* Binds, prefaults and exits in all ways. */
 static void rounds(int number)
 {
@@ -487,19 +576,22 @@ static void rounds(int number)
 int main(int argc, char **argv)
 {
 	char path[128];
-	int fd;
 
 	if (argc < 2)
-		errx(2, "usage: svacheck BDF [ROUNDS]");
+		errx(2, "usage: svacheck BDF [ROUNDS | far | waits]");
 	page = sysconf(_SC_PAGESIZE);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", argv[1]);
-	fd = open(path, O_RDWR);
-	regs = mmap(NULL, 0x100000, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (fd < 0 || regs == MAP_FAILED)
+	device = open(path, O_RDWR);
+	regs = mmap(NULL, 0x100000, PROT_READ | PROT_WRITE, MAP_SHARED, device, 0);
+	if (device < 0 || regs == MAP_FAILED)
 		err(1, "%s", path);
 	chmod("/dev/rust-sva-copy", 0666);
 	map_at(OWN, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	if (argc > 2) {
+	if (argc > 2 && !strcmp(argv[2], "far")) {
+		far();
+	} else if (argc > 2 && !strcmp(argv[2], "waits")) {
+		waits();
+	} else if (argc > 2) {
 		rounds(atoi(argv[2]));
 	} else {
 		inside_and_outside();

@@ -100,15 +100,45 @@ def _bound(bench):
     return bdf
 
 
+def kernel_dma(bench):
+    """Where the kernel's DMA may use the addresses of a process no process is bound."""
+    guest, bdf = bench.guest, bench.bdf("testdev")
+    guest.run(f"load tce_iommu; load {_DRIVER}")
+    _unbind(bench, bdf)
+    guest.run(f"bind {bdf} {_DRIVER}")
+    _said(_unbind(bench, bdf), bdf, r"bound with PASID \d+")
+    # Its masks have 64 bits from now on.
+    steps.testdev_oracle(bench)
+    guest.run(f"bind {bdf} {_DRIVER}")
+    said = _said(_unbind(bench, bdf), bdf, _REFUSED + "DMA of the kernel may use the addresses of the process")
+    steps.testdev_oracle(bench)
+    guest.run(f"rmmod {_DRIVER}")
+    return said
+
+
 def isolated(bench):
     """edu reaches what was prefaulted for it, and nothing else of a process."""
     bdf = _bound(bench)
+    bench.guest.run(f"load nvme; disk_of {bench.bdf('nvme')}")
     # Firmware does not tell of huge pages everywhere.
     huge = "! [ -e /proc/sys/vm/nr_hugepages ] || echo {} >/proc/sys/vm/nr_hugepages"
     bench.guest.run(huge.format(4))
+    bench.guest.check_log()
     said = bench.guest.run(f"svacheck {bdf}", 240)
     bench.guest.run(huge.format(0))
+    window = re.search(r"the DMA window of 0x\w+ bytes at 0x800000000000000 does not reach the address", bench.guest.check_log())
+    expect(bool(window) == bench.is_pseries, f"of addresses beyond the window: {window}")
     return said
+
+
+def far(bench):
+    """Memory of a process above 4 TiB."""
+    guest, bdf = bench.guest, _bound(bench)
+    guest.run("echo online_kernel >/sys/devices/system/memory/auto_online_blocks")
+    guest.qmp("object-add", **{"qom-type": "memory-backend-ram", "id": "ram", "size": 1 << 30})
+    guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="ram", addr=5 << 40)
+    guest.run("for try in $(seq 600); do [ $(awk '/MemTotal/ {print $2}' /proc/meminfo) -gt 1500000 ] && break; usleep 100000; done", 120)
+    return guest.run(f"svacheck {bdf} far", 240)
 
 
 def _pinned(bench):
@@ -206,8 +236,8 @@ def pulled(bench):
     else:
         port = guest.run(f"basename $(dirname $(readlink -f {device}))")
         let_go, come = (hotplug.slot_power(guest, port, power) for power in (False, True))
-    guest.run("mkfifo /tmp/go; sleep 9999 >/tmp/go & svacopy waits </tmp/go >/tmp/said 2>&1 & "
-              "until grep bytes /tmp/said; do usleep 100000; done", 120)
+    guest.run(f"mkfifo /tmp/go; sleep 9999 >/tmp/go & svacheck {bdf} waits </tmp/go >/tmp/said 2>&1 & "
+              "until grep holds /tmp/said; do usleep 100000; done", 120)
     guest.run(f"echo 1 >{device}/remove", 120)
     hotplug.unplug(guest, "dev0", let_go)
     guest.qmp("device_add", driver="edu", id="dev0", bus="phb1.0" if bench.is_pseries else "pcie.0", dma_mask=(1 << 64) - 1)
@@ -215,9 +245,9 @@ def pulled(bench):
               f"bind {bdf} rust_sva_copy", 120)
     # The old file has nothing to say about the new device, and keeps nobody from it.
     said = guest.run("svacopy", 60)
-    said += "; " + guest.run("echo >/tmp/go; until grep -q gone /tmp/said; do usleep 100000; done; "
+    said += "; " + guest.run("echo >/tmp/go; until grep -q : /tmp/said; do usleep 100000; done; "
                              "tail -n 1 /tmp/said", 120)
-    expect("gone" in said, said)
+    expect("ok:" in said, said)
     guest.run(f"unbind {bdf}; rmmod rust_sva_copy")
     return said
 
@@ -281,8 +311,10 @@ def no_support(bench):
 
 
 def _tce(machine, flavour="modern-debug-64k", name="sva", number=60, **more):
-    return Scenario(name, flavour, machine, ("edu",),
-                    (copied, isolated, who_has_it, others, unplugged, _rounds(number), steps.log_clean), **more)
+    # The other sample is in kernels for debugging only.
+    masks = (kernel_dma,) if "debug" in flavour else ()
+    return Scenario(name, flavour, machine, ("edu", "nvme", "testdev"),
+                    (copied, *masks, isolated, who_has_it, others, unplugged, _rounds(number), steps.log_clean), **more)
 
 
 def _intel(name, test_steps, more=(), **others):
@@ -298,9 +330,10 @@ SCENARIOS = [Scenario("sva-none", "modern-64k", "pseries", ("testdev",), (no_iom
                       append="tce_iommu.process_windows=0"),
              _tce("pseries"), _tce("powernv10"),
              *(Scenario("sva-pulled", "modern-64k", machine, ("edu",), (pulled, steps.log_clean)) for machine in ("pseries", "powernv10")),
+             Scenario("sva-far", "modern-64k", "pseries", ("edu",), (far, steps.log_clean), more=("-m", "1G,slots=1,maxmem=8T"), only_all=True),
              *(_tce(machine, name="sva-long", number=1000, only_all=True) for machine in ("pseries", "powernv10")),
              *(_tce(machine, flavour, name, append=append, only_all=True)
                for machine in ("pseries", "powernv10") for flavour, name, append in (
-                   ("modern-4k", "sva", ""), ("modern-4k", "sva-hash", "disable_radix"), ("modern-debug-64k", "sva-hash", "disable_radix"))),
+                   ("modern-64k", "sva", ""), ("modern-4k", "sva", ""), ("modern-4k", "sva-hash", "disable_radix"), ("modern-debug-64k", "sva-hash", "disable_radix"))),
              _intel("sva", (one_process, exit_and_unbind, refusals), _BEYOND, coherent=True),
              _intel("sva-off", (no_support,))]
