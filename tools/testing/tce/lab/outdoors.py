@@ -83,6 +83,15 @@ MUTANTS = (
     ("OPAL's codes have no names", "arch/powerpc/platforms/powernv/pci-ioda-windows.c",
      "window_base(pe, num), opal_name(rc), rc, so);", 'window_base(pe, num), MUTANT ? "?" : opal_name(rc), rc, so);',
      "powernv10.opal-refuses"),
+    ("a process where the kernel may map", f"{_TCE}/domain/process.rs",
+     "if ctx.dma_mask() >= self.0.iovas.first().get() {", "if false {", "pseries.sva", "modern-debug-64k"),
+    ("pages are not pinned for long", "rust/kernel/mm/pin.rs",
+     "let mut flags = bindings::FOLL_LONGTERM;", "let mut flags = 0;", "pseries.sva"),
+    ("bonds of files are not closed", "rust/kernel/iommu/sva_bonds.rs",
+     "        let bonds = self.list.lock().bonds.take();\n        drop(bonds);\n", "        let _ = &self.list;\n", "pseries.sva-pulled"),
+    ("a flush queue leaves no high addresses", "drivers/iommu/dma-iommu.c",
+     "\treturn dma_limit < domain->geometry.high_start ?",
+     "\treturn dma_limit < domain->geometry.high_start || (MUTANT && cookie->fq_domain) ?", "pseries.dma-small"),
 )
 
 
@@ -121,7 +130,7 @@ def _flavour(mutant):
 
 def _try(env, number, mutant, objects):
     """Runs the scenario of a mutant. Returns what failed."""
-    one, = [one for one in suite.scenarios(False, mutant[4]) if one.label == f"{_flavour(mutant)}.{mutant[4]}"]
+    one, = [one for one in suite.scenarios(True, mutant[4]) if one.label == f"{_flavour(mutant)}.{mutant[4]}"]
     failed = _Failed()
     append = f"{one.append} mutant={number} tce.end"
     scenario.run(env, dataclasses.replace(one, append=append), objects, failed)
