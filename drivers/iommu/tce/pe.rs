@@ -514,12 +514,12 @@ impl<C: Calls + Devices> Pe<C> {
             self.give_back(state, dev)?;
             port = self.own(state, dev)?;
         }
-        // What can fail for reasons of our own comes before the old domain loses the PE.
         if !space.layout().is_compatible(port.layout()) {
             return Err(EINVAL);
         }
-        let bond = Bond::new(port.clone(), state.spare.take())?;
         self.close(state, dev)?;
+        // The domain that had the PE leaves the memory for this.
+        let bond = Bond::new(port.clone(), state.spare.take())?;
         let result = space.attach(bond, &port, dev, Part::All);
         state.current = Current::Paging(port, space.clone());
         if result.is_err() {

@@ -868,6 +868,7 @@ impl Calls for Fake {
             Self::call(&mut state);
         }
         state.kills += 1;
+        state.sins += usize::from(state.platform);
         Self::look_at_ways(&mut state);
         match run {
             Some((first, count, shift)) if !self.model.kills_pe => {

@@ -22,7 +22,10 @@ use crate::{
 use kernel::{
     alloc::faults::FailNth,
     new_spinlock_irq,
-    powerpc::window::PageShift,
+    powerpc::window::{
+        Firmware as Kind,
+        PageShift, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -63,6 +66,29 @@ mod tests {
             ensure(rig.reaches(granule, true) == expected, "where it was")?;
             Ok(failed)
         })
+    }
+
+    // Going back to a domain takes no memory, also when firmware did not close the other one at
+    // first.
+    #[test]
+    fn way_back_takes_no_memory() -> Result {
+        for model in [Model::PSERIES, Model::PHB3, Model::PHB4] {
+            let rig = Rig::new(model)?;
+            let (pe, first) = rig.attached()?;
+            let second = Space::new(pe.layout())?;
+            rig.attach(&pe, &Target::Paging(&second))?;
+            // On pSeries windows that could not be closed are opened anew, which takes memory.
+            if model.kind == Kind::Ioda {
+                rig.fake.fail_from(0);
+                assert!(rig.attach(&pe, &Target::Paging(&first)).is_err());
+                rig.fake.fail_never();
+            }
+            let fault = FailNth::new(0);
+            let result = rig.attach(&pe, &Target::Paging(&first));
+            drop(fault);
+            assert_eq!(result, Ok(()));
+        }
+        Ok(())
     }
 
     // The table grows in atomic context, where memory is short most often.

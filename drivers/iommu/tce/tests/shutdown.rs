@@ -94,6 +94,11 @@ mod tests {
         rig.attach(&pe, &Target::Blocked)?;
         assert_eq!(pe.stats().read().errors, before);
         assert!(rig.owner() == Some(Iommu));
+        // As long as a driver is bound there can be no new windows.
+        pe.set_in_use(rig.dev(), true);
+        let other = Space::new(pe.layout())?;
+        assert!(rig.attach(&pe, &Target::Paging(&other)) == Err(EIO));
+        pe.set_in_use(rig.dev(), false);
         // The next domain gets new windows, with what is mapped in it and nothing else.
         rig.attach(&pe, &Target::Paging(&space))?;
         assert!(rig.reaches(granule, true).is_none());
