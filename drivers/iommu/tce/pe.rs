@@ -83,6 +83,8 @@ struct State {
     current: Current,
     /// The process that has the high window, while a domain has the PE.
     lent: Option<Lent>,
+    /// It is over, but firmware did not open the window for the domain again.
+    is_hidden: bool,
     /// From the domain that last had the PE: to go back to one takes no memory.
     spare: Option<Spare>,
     /// The windows when the driver last owned them.
@@ -172,6 +174,7 @@ impl<C: Calls + Devices> Pe<C> {
                     members: Members::new(),
                     current,
                     lent: None,
+                    is_hidden: false,
                     spare: None,
                     layout,
                     phase: Phase::Up,

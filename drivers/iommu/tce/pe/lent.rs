@@ -27,6 +27,7 @@ use crate::{
         Space, //
     }, //
 };
+use core::mem;
 use kernel::{
     device::Device,
     prelude::*,
@@ -148,13 +149,19 @@ impl<C: Calls + Devices> Pe<C> {
         }
         if let Err(e) = kernel.take_high(&port, dev) {
             dev_err!(dev, "DMA window 1 stays closed ({e:?})\n");
+            state.is_hidden = true;
         }
     }
 
-    /// Takes note that the windows of `port`, which was not to be closed before, are closed.
+    /// Takes note that the windows of `port` are closed, also one that was not to be closed or
+    /// opened before. When they are open again, both are the domain's.
     pub(super) fn all_closed(state: &mut State, port: &Arc<dyn Firmware>, kernel: &Space) {
-        if let Some(lent) = state.lent.take() {
+        let lent = state.lent.take();
+        let is_hidden = mem::take(&mut state.is_hidden) || lent.is_some();
+        if let Some(lent) = lent {
             lent.space.forget(port);
+        }
+        if is_hidden {
             kernel.show_high(port);
         }
     }

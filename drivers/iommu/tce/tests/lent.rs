@@ -4,6 +4,7 @@
 
 use crate::{
     fake::Model,
+    pe::Target,
     space::Space,
     tests::{
         clear,
@@ -14,6 +15,7 @@ use crate::{
             Bed, //
         },
         range,
+        sweep,
         unmap,
         Rig,
         ONE_BY_ONE,
@@ -113,6 +115,41 @@ mod tests {
             rig.check()?;
         }
         Ok(())
+    }
+
+    // Whichever call of the end fails: if all windows are closed then, that of the process is.
+    #[test]
+    fn what_is_closed_with_the_rest_is_the_kernels_again() -> Result {
+        sweep(|rig, n| {
+            let Ok(bed) = Bed::new(rig) else {
+                return Ok(true);
+            };
+            let result = (|| {
+                if bed.pe.layout().windows().count() < 2 {
+                    return Ok(false);
+                }
+                bed.fill()?;
+                bed.lend()?;
+                rig.fake.fail_at(n.into());
+                rig.attach(&bed.pe, &Target::Blocked)?;
+                let failed = rig.fake.has_failed();
+                rig.fake.fail_never();
+                rig.attach(&bed.pe, &Target::Paging(&bed.kernel))?;
+                ensure(bed.pe.process().is_none(), "no process has the window")?;
+                bed.is_over()?;
+                // The process has nothing to do with the PE any more.
+                let page = range(bed.at(), bed.granule);
+                map(&bed.kernel, page, PHYS, WRITE)?;
+                bed.empty();
+                let there = rig.reaches(bed.at(), true) == Some(PHYS);
+                unmap(&bed.kernel, page);
+                ensure(there, "what a process unmaps is its own")?;
+                Ok(failed)
+            })();
+            rig.leave(&bed.pe);
+            ensure(rig.fake.is_as_before(), "the platform has the PE")?;
+            result
+        })
     }
 
     // To close one window of such a PE would close all.

@@ -279,13 +279,17 @@ mod tests {
     #[test]
     fn a_domain_lets_go_of_its_pes() -> Result {
         MODELS.into_iter().try_for_each(|model| {
-            let rig = Rig::new(model)?;
-            let (pe, space) = rig.attached()?;
-            drop(pe);
+            let (first, second) = (Rig::new(model)?, Rig::new(model)?);
+            let (pe, space) = first.attached()?;
+            let other = second.pe()?;
+            second.attach(&other, &Target::Paging(&space))?;
+            drop((pe, other));
             drop(space);
-            let Rig { fake, .. } = rig;
-            let last = Arc::into_unique_or_drop(fake);
-            ensure(last.is_some(), "nobody else has the PE")
+            for Rig { fake, .. } in [first, second] {
+                let last = Arc::into_unique_or_drop(fake);
+                ensure(last.is_some(), "nobody else has the PE")?;
+            }
+            Ok(())
         })
     }
 
