@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * svacheck BDF [ROUNDS | far | waits]: what QEMU's edu reaches of a process that
+ * svacheck BDF [ROUNDS | waits]: what QEMU's edu reaches of a process that
  * the sample rust_sva_copy has bound to it; with a number, binding and exit so
- * many times; with "far", memory above 4 TiB; with "waits", it says "holds", and
- * when a line comes the device has to be gone. Without one of these there has to be
- * an nvme disk, which is not changed. Says "ok: how many checks", or what is wrong.
+ * many times; with "waits", it says "holds", and when a line comes the device has
+ * to be gone. Without one of these there has to be an nvme disk, which is not
+ * changed. Says "ok: how many checks", or what is wrong.
  *
  * The device is told what to do behind the driver's back, so what is seen is the
  * IOMMU, and not the good manners of a driver.
@@ -505,32 +505,6 @@ static void gone(int how)
 	close(ready[1]);
 }
 
-/* Memory whose addresses have more than 42 bits. */
-static void far(void)
-{
-	const uint64_t limit = 4ULL << 40;
-	const size_t size = 1 << 30;
-	char *end = (char *)0x200000000 + size, *at = end - size;
-	int file = bind_process();
-
-	map_at(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-	for (*at = 1; physical(at) < limit; *at = 1) {
-		at += page;
-		if (at == end)
-			errx(1, "all memory is below 4 TiB");
-	}
-	check(!reach(file, at, page, 1), "far memory can be prefaulted");
-	device_writes(HIGH | (uintptr_t)at, 'b');
-	check(all(at, 'b'), "the device writes there");
-	memset(at, 'c', LEN);
-	transfer(HIGH | (uintptr_t)at, BUFFER, 0);
-	device_lives('c');
-	check(physical(at) >= limit, "it is still far");
-	munmap(at, page);
-	check(let_go(file) == ESTALE, "the driver is told");
-	close(file);
-}
-
 /* The device goes while it reaches memory. */
 static void waits(void)
 {
@@ -578,7 +552,7 @@ int main(int argc, char **argv)
 	char path[128];
 
 	if (argc < 2)
-		errx(2, "usage: svacheck BDF [ROUNDS | far | waits]");
+		errx(2, "usage: svacheck BDF [ROUNDS | waits]");
 	page = sysconf(_SC_PAGESIZE);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0", argv[1]);
 	device = open(path, O_RDWR);
@@ -587,9 +561,7 @@ int main(int argc, char **argv)
 		err(1, "%s", path);
 	chmod("/dev/rust-sva-copy", 0666);
 	map_at(OWN, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-	if (argc > 2 && !strcmp(argv[2], "far")) {
-		far();
-	} else if (argc > 2 && !strcmp(argv[2], "waits")) {
+	if (argc > 2 && !strcmp(argv[2], "waits")) {
 		waits();
 	} else if (argc > 2) {
 		rounds(atoi(argv[2]));

@@ -59,7 +59,7 @@ MUTANTS = (
      "if let Err(e) = out.add(range, Prot::empty(), resv::Kind::Reserved) {",
      "if let Err(e) = Ok::<(), Error>(()) {\n                let _ = (&range, &out);", "pseries.state"),
     ("no processes", f"{_TCE}/driver.rs", "            ctx.offer_processes();\n", "", "pseries.sva-pulled"),
-    ("processes although forbidden", f"{_TCE}/driver.rs", "if machine::allows_processes() && ", "if ", "pseries.sva-none"),
+    ("processes although forbidden", f"{_TCE}/driver.rs", "if machine::allows_processes() && ", "if ", "pseries.sva-none", _DEBUG),
     ("leaf_bytes is the largest", f"{_TCE}/space.rs", "leaves.min()", "leaves.max()", "pseries.kunit", _DEBUG),
     ("windows are not closed", f"{_TCE}/firmware/ioda.rs",
      "        unsafe { self.calls.close_window(dev, number) }\n            .inspect_err(|_| self.stats.count(Event::Error))\n",

@@ -131,16 +131,6 @@ def isolated(bench):
     return said
 
 
-def far(bench):
-    """Memory of a process above 4 TiB."""
-    guest, bdf = bench.guest, _bound(bench)
-    guest.run("echo online_kernel >/sys/devices/system/memory/auto_online_blocks")
-    guest.qmp("object-add", **{"qom-type": "memory-backend-ram", "id": "ram", "size": 1 << 30})
-    guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="ram", addr=5 << 40)
-    guest.run("for try in $(seq 600); do [ $(awk '/MemTotal/ {print $2}' /proc/meminfo) -gt 1500000 ] && break; usleep 100000; done", 120)
-    return guest.run(f"svacheck {bdf} far", 240)
-
-
 def _pinned(bench):
     """How many pages are pinned, after each CPU has told what it counted."""
     counts = dict(line.split() for line in bench.guest.run("cat /proc/sys/vm/stat_refresh; grep nr_foll_pin /proc/vmstat").splitlines())
@@ -326,11 +316,10 @@ def _intel(name, test_steps, more=(), **others):
 # A bus that the IOMMU does not see.
 _BEYOND = ("-device", "pxb-pcie,id=beyond,bus_nr=0x40,bus=pcie.0,addr=0x18,bypass_iommu=on",
            "-device", "pcie-root-port,id=root,bus=beyond,addr=0,chassis=1", "-device", "pci-testdev,bus=root")
-SCENARIOS = [Scenario("sva-none", "modern-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
+SCENARIOS = [Scenario("sva-none", "modern-debug-64k", "pseries", ("testdev",), (no_iommu, forbidden, steps.log_clean),
                       append="tce_iommu.process_windows=0"),
              _tce("pseries"), _tce("powernv10"),
              *(Scenario("sva-pulled", "modern-64k", machine, ("edu",), (pulled, steps.log_clean)) for machine in ("pseries", "powernv10")),
-             Scenario("sva-far", "modern-64k", "pseries", ("edu",), (far, steps.log_clean), more=("-m", "1G,slots=1,maxmem=8T"), only_all=True),
              *(_tce(machine, name="sva-long", number=1000, only_all=True) for machine in ("pseries", "powernv10")),
              *(_tce(machine, flavour, name, append=append, only_all=True)
                for machine in ("pseries", "powernv10") for flavour, name, append in (
