@@ -141,8 +141,8 @@ fn ensure(cond: bool, what: &str) -> Result {
     Err(EPROTO)
 }
 
-/// A device with a name that no other has: a test that fails leaves its own behind. It is one that a
-/// PCI device could have.
+/// A device with a name that no other has: a test that fails leaves its own behind. It is one that
+/// a PCI device could have.
 fn new_device() -> Result<faux::Registration> {
     static NUMBER: Atomic<u32> = Atomic::new(0);
 
