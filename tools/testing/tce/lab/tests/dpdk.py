@@ -166,4 +166,3 @@ def _dpdk(machine, name, *todo, window="", more=()):
 SCENARIOS = [_dpdk("powernv10", "dpdk", e1000e_va, igb_va),
              _dpdk("pseries", "dpdk", memory_in_window, e1000e_va, igb_va, window=f",dma64_win_addr={_WINDOW:#x}", more=("-m", "1G")),
              _dpdk("pseries", "dpdk-far", e1000e_refused, e1000e_pa, more=("-m", "1G"))]
-
