@@ -147,10 +147,11 @@ impl<C: Calls + Devices> Pe<C> {
         if state.phase != Phase::Up {
             return;
         }
-        if let Err(e) = kernel.take_high(&port, dev) {
+        let opened = kernel.take_high(&port, dev);
+        if let Err(e) = &opened {
             dev_err!(dev, "DMA window 1 stays closed ({e:?})\n");
-            state.is_hidden = true;
         }
+        state.is_hidden = opened.is_err();
     }
 
     /// Takes note that the windows of `port` are closed, also one that was not to be closed or

@@ -320,7 +320,7 @@ MUTANTS = (
      ""),
     ("a window of a process that is closed stays hidden", f"{_TCE}/pe/lent.rs",
      "        if is_hidden {\n", "        if is_hidden && false {\n"),
-    ("a window that was not opened again stays hidden", f"{_TCE}/pe/lent.rs", "            state.is_hidden = true;\n", ""),
+    ("a window that was not opened again stays hidden", f"{_TCE}/pe/lent.rs", "        state.is_hidden = opened.is_err();\n", ""),
     ("an abandoned process frees its tables", f"{_TCE}/pe/lent.rs",
      "            lent.space.give_up(port);\n",
      "            lent.space.forget(port);\n"),
