@@ -116,11 +116,11 @@ fn on_all(mut f: impl FnMut(&Rig) -> Result) -> Result {
 /// Runs `f` with 0, 1 and so on, each time on a fresh PE, until it returns `false`.
 ///
 /// Machines with a call for each TCE are left out: a sweep over all calls would take minutes.
-/// Under lockdep it is every third number, as a test must not look like a task that hangs.
+/// Where kmemleak looks on it is every third number: a test must not look like a task that hangs.
 fn sweep(mut f: impl FnMut(&Rig, u32) -> Result<bool>) -> Result {
     let fast = |model: &Model| model.multi_tce || model.kind == Kind::Ioda;
     MODELS.into_iter().filter(fast).try_for_each(|model| {
-        let step = if cfg!(CONFIG_PROVE_LOCKING) { 3 } else { 1 };
+        let step = if cfg!(CONFIG_DEBUG_KMEMLEAK) { 3 } else { 1 };
         for n in (0..).step_by(step) {
             let rig = Rig::new(model)?;
             let more = f(&rig, n).inspect_err(|_| pr_err!("number {n} of a sweep\n"))?;
