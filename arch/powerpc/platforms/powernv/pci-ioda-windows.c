@@ -124,6 +124,14 @@ static long pnv_ioda2_query(struct iommu_table_group *table_group,
 	return 0;
 }
 
+/* Window 0 is there with the table of the platform, or not at all */
+static int64_t pnv_ioda2_set_low(struct pnv_ioda_pe *pe,
+		struct iommu_table *tbl, bool on)
+{
+	return on ? pnv_pci_ioda2_map_table(pe, 0, tbl) :
+		    pnv_pci_ioda2_map_window(pe, 0, 0, 0, 0, 0);
+}
+
 static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 		struct device *dev __always_unused, bool on)
 {
@@ -135,14 +143,14 @@ static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 	if (!tbl)
 		return -ENODEV;
 
-	if (on)
-		rc = pnv_pci_ioda2_map_table(pe, 0, tbl);
-	else
-		rc = pnv_pci_ioda2_map_window(pe, 0, 0, 0, 0, 0);
+	rc = pnv_ioda2_set_low(pe, tbl, on);
 	if (!rc) {
 		num = 1;
 		rc = pnv_pci_ioda2_set_bypass(pe,
 				on && !pnv_iommu_bypass_disabled);
+		/* Both or none */
+		if (rc)
+			pnv_ioda2_set_low(pe, tbl, !on);
 	}
 	pnv_pci_ioda2_tce_invalidate_pe(pe);
 	if (rc)
