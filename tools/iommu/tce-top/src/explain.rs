@@ -113,6 +113,11 @@ fn vfio(state: &State, device: &Device, group: u32) -> Vec<String> {
             None => (),
         }
     }
+    if refused {
+        lines.push(format!(
+            "the type of group {group}, too, can be written only when no driver is bound"
+        ));
+    }
     if device.driver.is_none() {
         lines.push("it has no driver; for VFIO:".to_owned());
         lines.push(format!(
@@ -135,7 +140,15 @@ fn vfio(state: &State, device: &Device, group: u32) -> Vec<String> {
         lines.push(
             "below QEMU, VFIO refuses devices because of their interrupts, unless:".to_owned(),
         );
-        lines.push("  modprobe vfio_iommu_type1 allow_unsafe_interrupts=1".to_owned());
+        let loaded = state
+            .parameters
+            .contains_key("vfio_iommu_type1.allow_unsafe_interrupts");
+        lines.push(match loaded {
+            true => {
+                "  echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts".to_owned()
+            }
+            false => "  modprobe vfio_iommu_type1 allow_unsafe_interrupts=1".to_owned(),
+        });
         refused = true;
     }
     if !refused && device.driver.as_deref() == Some("vfio-pci") {

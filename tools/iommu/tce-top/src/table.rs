@@ -22,7 +22,7 @@ pub fn screen(now: &State, rows: &[Row<'_>]) -> String {
         };
         let kind = match row.pe.domain.as_str() {
             "platform" => "identity",
-            "blocked" | "stuck" => &row.pe.domain,
+            "blocked" | "nobody" | "stuck" => &row.pe.domain,
             _ => &row.pe.kind,
         };
         let rate = |rate: f64| format!("{rate:.0}");

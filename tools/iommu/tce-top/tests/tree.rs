@@ -219,17 +219,19 @@ fn explains_vfio() {
     let machine = Machine::new();
     let said = machine.explain(NVME);
     assert!(
-        said.contains("VFIO refuses the group while") && said.contains("nvme/unbind"),
+        said.contains("VFIO refuses the group while")
+            && said.contains("nvme/unbind")
+            && said.contains("the type of group 3, too,"),
         "{said}"
     );
     machine.device(NVME, "0x010802", Some("vfio-pci"), Some(3));
     assert!(machine.explain(NVME).contains("/dev/vfio/3"));
     machine.write("proc/device-tree/compatible", "qemu,pseries\0");
     assert!(machine.explain(NVME).contains("allow_unsafe_interrupts=1"));
-    machine.write(
-        "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
-        "Y\n",
-    );
+    let allowed = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+    machine.write(allowed, "N\n");
+    assert!(machine.explain(NVME).contains("echo Y > /sys/module/vfio"));
+    machine.write(allowed, "Y\n");
     assert!(machine.explain(NVME).contains("/dev/vfio/3"));
 }
 
