@@ -152,4 +152,13 @@ def house_notices(_env, _objects):
         raise GuestError("a use tree is not read")
 
 
-CHECKS = (house, house_notices, kconfig)
+def lab_map(env, _):
+    """The map of the lab names each file of it."""
+    lab = env.tce / "lab"
+    text = (lab / "README.md").read_text(encoding="utf-8")
+    files = [path.name for path in lab.glob("*.py")] + [path.stem for path in (lab / "tests").glob("*.py")]
+    if missing := [name for name in files if not name.startswith("__") and f"`{name}`" not in text]:
+        raise GuestError(f"lab/README.md lacks {', '.join(sorted(missing))}")
+
+
+CHECKS = (house, house_notices, kconfig, lab_map)

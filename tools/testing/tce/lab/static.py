@@ -275,6 +275,10 @@ def patches_exact(env, _):
         for need in ("From: ", "Subject: [PATCH", "Signed-off-by: "):
             _fail_on("" if need in text else f"{patch.name} lacks {need}", "header")
     _fail_on("\n".join(name for name, patch in upstream.new_files(env.top).items() if not patch), "comes with no patch")
+    for part, fixes in upstream.parts(env.top).items():
+        for patch in fixes if part.endswith("-fixes") else ():
+            for need in ("Fixes: ", "Cc: stable@"):
+                _fail_on("" if need in patch.read_text(encoding="utf-8") else f"{patch.name} lacks {need}", part)
     letters = {path.name for path in (env.top / "patches/cover").iterdir()}
     _fail_on("\n".join(sorted(letters ^ set(upstream.parts(env.top)))), "a part without a cover letter, or the other way round")
     return f"{len(patches)} patches"
