@@ -27,7 +27,7 @@ help:
 	@echo 'make bench-doc            write the table and charts of Documentation/driver-api/tce-iommu-performance'
 	@echo 'make bench-update         write the counts that make check compares with, after a change that is meant'
 	@echo 'make profile CASE=...     instructions of one measurement by function; without CASE, which there are'
-	@echo 'make soak HOURS=0.5        coming and going, resets and I/O in random order by a seed that it prints;'
+	@echo 'make soak HOURS=0.5       coming and going, resets and I/O in random order by a seed that it prints;'
 	@echo '                          SEED=n to repeat, MACHINE=... for one machine'
 	@echo 'make shell MACHINE=...    a guest to look around in (pseries powernv9 powernv10 powernv11);'
 	@echo '                          APPEND="..." for more arguments of its kernel'
