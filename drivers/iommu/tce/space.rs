@@ -82,7 +82,7 @@ pub(crate) struct Space {
     layout: Layout,
     windows: Windows,
     /// An unmap that is as long as this has to look for leaves to free.
-    leaf_bytes: u64,
+    leaf_last: u64,
     /// Somebody is charged for tables, and gets back what he unmaps. The kernel's own mappings keep
     /// the tables that they have once needed: they come and go in the same place.
     is_charged: Atomic<bool>,
@@ -99,12 +99,12 @@ impl Space {
     pub(crate) fn new(layout: Layout) -> Result<Arc<Self>> {
         let windows = Windows::new(&layout)?;
         let leaves = windows.iter().filter_map(TableWindow::leaf_bytes);
-        let leaf_bytes = leaves.min().unwrap_or(u64::MAX);
+        let leaf_last = leaves.min().map_or(u64::MAX, |bytes| bytes.wrapping_sub(1));
         Arc::pin_init(
             pin_init!(Self {
                 layout,
                 windows,
-                leaf_bytes,
+                leaf_last,
                 is_charged: Atomic::new(false),
                 bonds <- Bonds::new(),
                 replaying: Atomic::new(0),
@@ -235,7 +235,7 @@ impl Space {
     #[inline(always)]
     pub(crate) fn withdraw(&self, range: IobaRange) {
         // OVERFLOW: A range is not empty.
-        if range.last.get().wrapping_sub(range.first.get()) < self.leaf_bytes {
+        if range.last.get().wrapping_sub(range.first.get()) < self.leaf_last {
             self.withdraw_any(range);
         } else {
             self.withdraw_leaves(range);

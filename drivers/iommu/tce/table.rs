@@ -140,29 +140,35 @@ impl Table {
         unsafe { TceList::from_phys(phys) }
     }
 
-    /// The leaf that holds `index`.
-    ///
-    /// Where a node is not there, the error is the number of TCEs that it would stand for.
+    /// The leaf that holds `index`, if there is one.
     #[inline(always)]
-    fn walk(&self, index: TceIndex) -> Result<&TceList, u64> {
+    pub(crate) fn leaf(&self, index: TceIndex) -> Option<&TceList> {
         let mut node = self.node(self.root);
         let mut bits = self.bits;
         for _ in 1..self.levels.get() {
             let tce = node.get(TceIndex::new(index.get().wrapping_shr(bits)));
             if !tce.is_present() {
-                return Err(1u64.wrapping_shl(bits));
+                return None;
             }
             node = self.node(tce.addr());
             // OVERFLOW: Not before the last turn.
             bits = bits.wrapping_sub(NODE_BITS);
         }
-        Ok(node)
+        Some(node)
     }
 
-    /// The leaf that holds `index`, if there is one.
-    #[inline(always)]
-    pub(crate) fn leaf(&self, index: TceIndex) -> Option<&TceList> {
-        self.walk(index).ok()
+    /// How many TCEs the node stands for that `index` would be in and that is not there, if one is
+    /// not. A leaf that is retired counts as there.
+    fn missing(&self, index: TceIndex) -> Option<u64> {
+        let mut node = self.node(self.root);
+        for level in (1..self.levels.get()).rev() {
+            let tce = node.get(TceIndex::new(index.get() / span(level)));
+            if !tce.is_present() {
+                return (tce == Tce::NONE).then(|| span(level));
+            }
+            node = self.node(tce.addr());
+        }
+        None
     }
 
     /// The leaf that holds `index`; missing nodes are allocated with `flags`.
@@ -293,7 +299,8 @@ impl Table {
 
     /// Calls `visit` for every leaf that exists in `run`, with the part of `run` in it.
     ///
-    /// Stops at the first error and returns it. The leaf may be gone when `visit` looks at it.
+    /// Stops at the first error and returns it. The leaf may be gone when `visit` looks at it. One
+    /// that is [retired](Self::retire) exists: firmware may still have what was in it.
     pub(crate) fn for_each_leaf(
         &self,
         run: TceRun,
@@ -305,7 +312,7 @@ impl Table {
             let first = TceIndex::new(at);
             let missing = {
                 let _rcu = rcu::read_lock();
-                self.walk(first).err()
+                self.missing(first)
             };
             let span = missing.unwrap_or(span(1));
             // OVERFLOW: `at` is below 2^45 and `span` is a power of two up to 2^36.

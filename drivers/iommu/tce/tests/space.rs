@@ -10,11 +10,13 @@ use crate::{
         Layout,
         TceRun, //
     },
+    pe::Target,
     space::{
         Part,
         Space, //
     },
     tests::{
+        clear,
         ensure,
         granule,
         map,
@@ -343,12 +345,44 @@ mod tests {
                     ensure(reached.is_none(), "not reached")?;
                 }
             }
+            // One leaf is enough, and no TCE more.
+            let one = range(512 * page, 512 * page);
+            space
+                .map(one, WRITE.tce(PHYS), shift, GFP_KERNEL_ACCOUNT)
+                .map_err(|(e, _)| e)?;
+            space.publish(one)?;
+            let full = nodes(&space);
+            unmap(&space, one);
+            ensure(nodes(&space) == full - 1, "a leaf is freed")?;
             // What the kernel maps for itself stays: it comes again.
             let space = Space::new(space.layout().clone())?;
             map(&space, at, PHYS, WRITE)?;
             let full = nodes(&space);
             unmap(&space, at);
             ensure(nodes(&space) == full, "tables stay")
+        })
+    }
+
+    // An unmap has taken leaves out of the table, and is to withdraw what was in them.
+    #[test]
+    fn a_detach_withdraws_what_an_unmap_has_begun() -> Result {
+        on_all(|rig| {
+            let (pe, space) = rig.attached()?;
+            let (_, low) = space.layout().windows().next().ok_or(EINVAL)?;
+            let page = low.shift.bytes();
+            let at = range(512 * page, 1024 * page);
+            let shift = space.layout().granule();
+            space
+                .map(at, WRITE.tce(PHYS), shift, GFP_KERNEL_ACCOUNT)
+                .map_err(|(e, _)| e)?;
+            space.publish(at)?;
+            ensure(clear(&space, at).is_some(), "cleared")?;
+            let (window, run) = space.windows().locate(at).ok_or(EINVAL)?;
+            window.table().retire(run);
+            rig.attach(&pe, &Target::Blocked)?;
+            ensure(!rig.reaches_any(), "nothing is left")?;
+            space.withdraw(at);
+            Ok(())
         })
     }
 
