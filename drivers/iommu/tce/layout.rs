@@ -91,6 +91,8 @@ pub(crate) struct Layout {
     firmware: Firmware,
     low: Window,
     high: Option<Window>,
+    /// What firmware calls the low one.
+    low_number: WindowNumber,
     granule: PageShift,
     mmio: Option<IobaRange>,
 }
@@ -120,6 +122,7 @@ impl Layout {
             firmware,
             low,
             high,
+            low_number: WindowNumber::Low,
             granule,
             mmio: mmio.map(|range| IobaRange {
                 first: *range.start(),
@@ -147,12 +150,19 @@ impl Layout {
             .flatten()
     }
 
-    /// What firmware calls a window of a PE on pSeries, where the low one may be the only one, and
-    /// made for 64-bit devices.
-    pub(crate) fn number_of(window: &Window) -> WindowNumber {
-        match window.base < FOUR_GIB {
-            true => WindowNumber::Low,
-            false => WindowNumber::High,
+    /// The same, if the only window is one that firmware opened in place of the default window.
+    pub(crate) fn exchanged(self) -> Self {
+        Self {
+            low_number: WindowNumber::High,
+            ..self
+        }
+    }
+
+    /// What firmware calls window `number`.
+    pub(crate) fn number_of(&self, number: WindowNumber) -> WindowNumber {
+        match number {
+            WindowNumber::Low => self.low_number,
+            WindowNumber::High => number,
         }
     }
 

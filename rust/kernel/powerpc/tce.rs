@@ -23,6 +23,7 @@ pub use super::{
     devices::{
         driver_kind,
         for_each_pci_device,
+        is_going,
         is_in_group,
         DeviceGuard,
         DeviceLocks,
@@ -186,7 +187,8 @@ impl TableGroup {
     ///
     /// Taken, a PE of PAPR has the default window with no TCE set, and a PE of IODA no window. The
     /// platform's own TCE table stays allocated, so that giving back does not need memory. May
-    /// sleep. If it fails, the state of the windows is unknown; calling it again is the way out.
+    /// sleep. If it fails, other than with `ENODEV`, the state of the windows is unknown; calling it
+    /// again is the way out.
     ///
     /// # Safety
     ///

@@ -34,8 +34,9 @@ pub(crate) const LIST: Tces = Tces::new(TceList::LEN as u64);
 
 /// The calls for one PE. The device that some of them take is any device of the PE.
 ///
-/// Calls that change windows do not run at the same time for one PE; the mutex of
-/// [`Pe`](crate::pe::Pe) sees to that. `H_` calls exist on pSeries, `kill` on PowerNV.
+/// Calls that change windows do not run at the same time for one PE: the mutex of
+/// [`Pe`](crate::pe::Pe) sees to that, and for windows that are closed because a TCE is stuck a
+/// mutex of their own. `H_` calls exist on pSeries, `kill` on PowerNV.
 pub(crate) trait Calls: Send + Sync + 'static {
     /// Asks what windows the PE has and may have. May sleep.
     fn query(&self, dev: &Device) -> Result<Query>;
@@ -46,6 +47,7 @@ pub(crate) trait Calls: Send + Sync + 'static {
     /// Gives all windows to the platform's DMA code, or takes them from it. May sleep.
     ///
     /// Taken, a PE on pSeries has the default window with no TCE set, one on PowerNV no window.
+    /// After [`ENODEV`] nothing has changed; after other errors some windows may have.
     ///
     /// # Safety
     ///

@@ -67,6 +67,8 @@ pub(crate) struct Model {
     pub(crate) ddw: bool,
     /// PAPR: but not beside the default one, as for SR-IOV functions of PowerVM.
     pub(crate) one_window: bool,
+    /// Where the second window begins.
+    pub(crate) high_base: u64,
     /// The page sizes of further windows.
     pub(crate) page_sizes: u64,
     /// The administrator wants pages of 4 KiB.
@@ -81,6 +83,7 @@ impl Model {
         multi_tce: true,
         ddw: true,
         one_window: false,
+        high_base: HIGH_BASE,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 24,
         small_pages: false,
     };
@@ -91,6 +94,7 @@ impl Model {
         multi_tce: false,
         ddw: false,
         one_window: false,
+        high_base: HIGH_BASE,
         page_sizes: 1 << 12 | 1 << 16 | 1 << 21 | 1 << 30,
         small_pages: false,
     };
@@ -263,7 +267,7 @@ const LIOBN: u32 = 0x8000_0000;
 const DEFAULT_TCES: u64 = 1 << 12;
 /// The largest further window of PAPR: worth opening with pages of 4 KiB too.
 const MAX_TCES: u64 = 1 << 21;
-/// Where the second window begins.
+/// Where the second window mostly begins.
 const HIGH_BASE: u64 = 1 << 59;
 
 impl Fake {
@@ -445,7 +449,9 @@ impl Fake {
     }
 
     fn translate(state: &mut State, ioba: Ioba, write: bool) -> Option<PhysAddr> {
-        let number = (ioba.get() >> 59 & 1) as usize;
+        let within =
+            |opened: &Option<Opened>| opened.as_ref().is_some_and(|w| w.window.contains(ioba));
+        let number = state.windows.iter().position(within)?;
         let opened = state.windows.get(number)?.as_ref()?;
         let (window, root) = (opened.window, opened.root);
         let index = window.index_of(ioba)?;
@@ -767,6 +773,8 @@ impl Calls for Fake {
         let default = Self::default_window()?;
         let mut state = self.state.lock();
         if Self::call(&mut state) {
+            // Half of it is done.
+            state.platform &= on;
             return Err(EIO);
         }
         let [low, high] = &mut state.windows;
@@ -806,7 +814,7 @@ impl Calls for Fake {
         tces: Tces,
     ) -> Result<Window> {
         self.tell(Event::Open);
-        let base = Ioba::new(num.get() as u64 * HIGH_BASE);
+        let base = Ioba::new(num.get() as u64 * self.model.high_base);
         let new = Self::opened(num, base, shift, tces, root)?;
         let window = new.window;
         let mut state = self.state.lock();

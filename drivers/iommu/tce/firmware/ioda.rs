@@ -10,6 +10,7 @@
 use crate::{
     firmware::{
         calls::Calls,
+        take,
         unclaim,
         Common,
         Firmware,
@@ -88,8 +89,7 @@ impl<C: Calls> Ioda<C> {
             calls,
             stats,
         };
-        // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
-        unsafe { this.calls.set_platform(dev, false) }?;
+        take(&*this.calls, dev)?;
         // A refusal is found out here, where the platform can have the PE back, and not by the
         // core when it attaches the first domain.
         let tried = windows

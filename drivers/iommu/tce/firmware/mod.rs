@@ -143,7 +143,7 @@ pub(crate) fn give_back<C: Calls>(calls: &C, dev: &Device) -> Result {
     unsafe { calls.set_platform(dev, true) }
 }
 
-/// Undoes a claim that failed with `error` when the windows had been taken.
+/// Undoes a claim that failed with `error` when the windows had been taken, or some of them.
 fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
     let holder = match give_back(calls, dev) {
         Ok(()) => Holder::Platform,
@@ -153,6 +153,15 @@ fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
         }
     };
     NotClaimed { error, holder }
+}
+
+/// Takes the windows from the platform's DMA code, if it has them. May sleep.
+fn take<C: Calls>(calls: &C, dev: &Device) -> Result<(), NotClaimed> {
+    // SAFETY: Who claims makes sure that no driver uses the PE, and writes who maps DMA.
+    unsafe { calls.set_platform(dev, false) }.map_err(|e| match e {
+        ENODEV => e.into(),
+        e => unclaim(calls, dev, e),
+    })
 }
 
 /// Takes the windows of the PE of `dev` over from the platform's DMA code, or from nobody. May

@@ -22,6 +22,7 @@ use crate::{
             Shutdown,
             NOBODY, //
         },
+        take,
         unclaim,
         Common,
         Firmware,
@@ -88,8 +89,7 @@ pub(super) struct Papr<C: Calls + Devices> {
 impl<C: Calls + Devices> Papr<C> {
     /// See [`claim`](super::claim).
     pub(super) fn claim(calls: &C, dev: &Device, common: &Common) -> Result<Layout, NotClaimed> {
-        // SAFETY: The caller makes sure that no driver uses the PE, and writes who maps DMA.
-        unsafe { calls.set_platform(dev, false) }?;
+        take(calls, dev)?;
         // The way back also closes the window that the driver may have opened.
         Self::open(calls, common, dev).map_err(|e| unclaim(calls, dev, e))
     }
@@ -135,7 +135,7 @@ impl<C: Calls + Devices> Papr<C> {
         match high {
             Ok(high) => {
                 dev_info!(dev, "default DMA window given up for a 64-bit one\n");
-                Layout::new(Kind::Papr, high, None, mmio)
+                Ok(Layout::new(Kind::Papr, high, None, mmio)?.exchanged())
             }
             Err(e) => {
                 // Brings the default window back.

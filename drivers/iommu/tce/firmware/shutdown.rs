@@ -146,7 +146,7 @@ impl<C: Calls + Devices> Shutdown<C> {
             let Some(window) = self.layout.window(number).filter(|_| !*over) else {
                 continue;
             };
-            let end = self.close_one(dev, window, liobn);
+            let end = self.close_one(dev, self.layout.number_of(number), window, liobn);
             *over = end.is_ok();
             result = result.and(end);
         }
@@ -154,13 +154,19 @@ impl<C: Calls + Devices> Shutdown<C> {
     }
 
     /// Closes a window, or clears it if it cannot be closed.
-    fn close_one(&self, dev: &Device, window: &Window, liobn: &Atomic<u32>) -> Result {
+    fn close_one(
+        &self,
+        dev: &Device,
+        number: WindowNumber,
+        window: &Window,
+        liobn: &Atomic<u32>,
+    ) -> Result {
         let close = || {
             liobn.store(NOBODY.get(), Relaxed);
             // Who has read the old name is done with it after this.
             rcu::synchronize_rcu();
             // SAFETY: The PE is claimed: it has not been released.
-            unsafe { self.calls.close_window(dev, Layout::number_of(window)) }
+            unsafe { self.calls.close_window(dev, number) }
                 // It is there still, and what is unmapped is withdrawn from it.
                 .inspect_err(|_| liobn.store(window.id.liobn().get(), Relaxed))
         };

@@ -15,6 +15,7 @@ use crate::{
         granule,
         map,
         range,
+        unmap,
         Rig,
         HIGH,
         PHYS,
@@ -71,6 +72,25 @@ mod tests {
         assert!(rig.fake.is_as_before());
         life(&rig)?;
         assert!(rig.fake.is_as_before());
+        rig.check()
+    }
+
+    // Where it begins says nothing about what firmware calls it.
+    #[test]
+    fn the_only_window_is_closed_by_its_number() -> Result {
+        let rig = Rig::new(Model {
+            high_base: 0,
+            ..ONE_WINDOW
+        })?;
+        let (pe, space) = rig.attached()?;
+        let at = range(granule(&space), granule(&space));
+        map(&space, at, PHYS, WRITE)?;
+        rig.fake.stick(Some(at.first));
+        unmap(&space, at);
+        rig.attach(&pe, &Target::Blocked)?;
+        assert_eq!(rig.fake.open_windows(), 0);
+        rig.fake.stick(None);
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
         rig.check()
     }
 
