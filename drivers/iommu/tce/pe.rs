@@ -268,7 +268,14 @@ impl<C: Calls + Devices> Pe<C> {
     ///
     /// The device gets no driver before this returns.
     pub(crate) unsafe fn join(&self, dev: &Device) -> Result {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        // It is for the only device of a PE: another one would reach the process.
+        if let Some(lent) = &state.lent {
+            let pid = lent.pid();
+            dev_warn!(dev, "joins its PE; process {pid} loses DMA window 1\n");
+            self.take_back(state, dev);
+        }
         let result = state.members.add(dev);
         if !state.is_platform() {
             // SAFETY: The device has no driver.
@@ -334,6 +341,11 @@ impl<C: Calls + Devices> Pe<C> {
                 dev_err!(dev, "cannot block DMA of the PE ({e:?})\n");
             }
         }
+    }
+
+    /// Whether the device `dev` is known to have a driver that uses the DMA API. May sleep.
+    pub(crate) fn is_in_use(&self, dev: &Device) -> bool {
+        self.state.lock().members.is_in_use(dev)
     }
 
     /// Attaches the device `dev` to `target`. May sleep.

@@ -49,6 +49,10 @@ pub(super) struct Lent {
 }
 
 impl Lent {
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Lets the process have no more than it has, when the system goes down.
     pub(super) fn silence(&self, port: &Arc<dyn Firmware>) {
         self.space.silence(port);
@@ -127,7 +131,7 @@ impl<C: Calls + Devices> Pe<C> {
 
     /// The process that has the high window. May sleep.
     pub(crate) fn process(&self) -> Option<Pid> {
-        self.state.lock().lent.as_ref().map(|lent| lent.pid)
+        self.state.lock().lent.as_ref().map(Lent::pid)
     }
 
     /// Gives the high window back to the domain of the kernel, as far as firmware lets it.

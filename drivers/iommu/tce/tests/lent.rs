@@ -54,10 +54,25 @@ mod tests {
             bed.fill()?;
             bed.lend()?;
             let sibling = bed.rig.sibling()?;
-            sibling.join(&bed.pe)?;
             bed.pe.reclaim(sibling.dev());
             assert!(bed.reaches_process() && bed.pe.process().is_some());
             bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    // It would reach the process, and have no window for its own 64-bit addresses.
+    #[test]
+    fn another_device_of_the_pe_ends_it() -> Result {
+        on_two(|bed| {
+            bed.fill()?;
+            bed.lend()?;
+            let sibling = bed.rig.sibling()?;
+            sibling.join(&bed.pe)?;
+            assert!(!bed.reaches_process() && bed.pe.process().is_none());
+            map(&bed.kernel, range(bed.at(), bed.granule), PHYS, WRITE)?;
+            unmap(&bed.kernel, range(bed.at(), bed.granule));
+            assert!(bed.lend() == Err(EOPNOTSUPP));
             sibling.leave(&bed.pe);
             bed.is_over()
         })
