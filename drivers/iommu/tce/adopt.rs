@@ -21,6 +21,7 @@ use kernel::{
     powerpc::tce::{
         driver_kind,
         for_each_pci_device,
+        is_going,
         is_in_group,
         DeviceGuard,
         DeviceLocks,
@@ -79,6 +80,10 @@ impl Adopter {
 
     /// Looks at a device that is locked. On error the lock of that other device of its PE is busy.
     fn look_at(&self, dev: &Device, lock: &DeviceGuard) -> Result<(), ARef<Device>> {
+        // Who removes a device has to wait for the lock from here on.
+        if lock.is_going() {
+            return Ok(());
+        }
         if is_in_group(dev) {
             let in_use = lock.driver() == DriverKind::DmaApi;
             self.pes.set_in_use(dev, in_use);
@@ -94,7 +99,7 @@ impl Adopter {
     ///
     /// # Safety
     ///
-    /// The lock of `dev` is held.
+    /// The lock of `dev` is held, and it is not being removed.
     unsafe fn adopt(&self, dev: &Device) -> Result<(), ARef<Device>> {
         // SAFETY: The handle goes into the PE, which is dropped with its last endpoint, or before
         // this returns, when the lock keeps `dev` from being released.
@@ -157,7 +162,7 @@ impl pci::DriverEvents for Adopter {
         if is_in_group(dev) {
             self.pes.set_in_use(dev, false);
         // SAFETY: The driver core holds the lock of the device.
-        } else if unsafe { self.adopt(dev) }.is_err() {
+        } else if unsafe { is_going(dev) || self.adopt(dev).is_err() } {
             watch.kick();
         }
     }
@@ -166,6 +171,10 @@ impl pci::DriverEvents for Adopter {
 impl Task for Adopter {
     fn run(self: Pin<&Self>) {
         for_each_pci_device(|dev| {
+            // Others wait for these locks, or do not even try again: only if there may be news.
+            if is_in_group(dev) && !self.pes.is_in_use(dev) {
+                return;
+            }
             let mut lock = DeviceGuard::lock(dev);
             while let Err(other) = self.look_at(dev, &lock) {
                 drop(lock);

@@ -272,6 +272,12 @@ impl PeList {
         }
     }
 
+    /// Whether a device is known to have a driver that uses the DMA API. May sleep.
+    pub(crate) fn is_in_use(&self, dev: &Device) -> bool {
+        let pe = self.find(dev).ok().and_then(|(_, pe)| pe);
+        pe.is_some_and(|pe| pe.is_in_use(dev))
+    }
+
     /// Takes over the PE of `dev`. The caller holds `changes`.
     ///
     /// # Safety

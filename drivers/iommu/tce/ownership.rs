@@ -124,6 +124,12 @@ impl Members {
         self.update(dev, |member| member.in_use = in_use);
     }
 
+    /// Whether a driver uses the DMA API for `dev`, which is one of them.
+    pub(crate) fn is_in_use(&self, dev: &Device) -> bool {
+        let mut devices = self.0.iter();
+        devices.any(|member| member.in_use && member.is(dev))
+    }
+
     /// Whether a driver uses the DMA API for any of them.
     pub(crate) fn in_use(&self) -> bool {
         self.0.iter().any(|member| member.in_use)

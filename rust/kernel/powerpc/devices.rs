@@ -159,6 +159,19 @@ pub unsafe fn driver_kind(dev: &Device) -> DriverKind {
     }
 }
 
+/// Is the device being removed?
+///
+/// If it is not, who wants to remove it has to wait for the lock.
+///
+/// # Safety
+///
+/// The lock of the device is held.
+#[inline(never)]
+pub unsafe fn is_going(dev: &Device) -> bool {
+    // SAFETY: `dev` is valid and was added, so it has its private part; the lock guards the flag.
+    unsafe { (*(*dev.as_raw()).p).dead() != 0 }
+}
+
 /// A device with its lock held: no driver is bound to it or unbound from it.
 ///
 /// # Invariants
@@ -198,6 +211,12 @@ impl DeviceGuard {
     pub fn driver(&self) -> DriverKind {
         // SAFETY: The lock is held by the type invariant.
         unsafe { driver_kind(&self.dev) }
+    }
+
+    /// Says whether the device is being removed. If not, it stays while the lock is held.
+    pub fn is_going(&self) -> bool {
+        // SAFETY: The lock is held by the type invariant.
+        unsafe { is_going(&self.dev) }
     }
 }
 
@@ -258,7 +277,8 @@ impl DeviceLocks {
     /// Takes the locks of all devices of a PE, `held` excepted. Does not wait for any. May sleep.
     ///
     /// Devices that the arch code has not set up yet are left out: no driver can be bound to them
-    /// before the IOMMU core has been offered them.
+    /// before the IOMMU core has been offered them. So are those that are being removed and have no
+    /// driver any more.
     ///
     /// # Safety
     ///
@@ -308,6 +328,12 @@ impl LockedDevices<'_> {
         // SAFETY: `dev` is valid, and the outer mutex is held by the type invariant.
         if unsafe { bindings::device_trylock_nested(dev.as_raw(), self.locks.outer.get()) } == 0 {
             return Err(LockError::Busy(dev.into()));
+        }
+        // SAFETY: The lock was taken.
+        if unsafe { is_going(dev) && driver_kind(dev) == DriverKind::None } {
+            // SAFETY: As above.
+            unsafe { bindings::device_unlock(dev.as_raw()) };
+            return Ok(());
         }
         // INVARIANT: The lock was taken. There is room.
         Ok(self.devices.push(dev.into(), GFP_KERNEL)?)
