@@ -3,8 +3,8 @@
 //! What the tables of a domain hold, as an administrator reads it.
 //!
 //! Tables are read while map and unmap change them, without a lock: what is shown was there when it
-//! was looked at. A reading ends after so many lines, or leaves without a line, and says where to
-//! go on.
+//! was looked at, but for a word of a leaf that is freed meanwhile. A reading ends after so many
+//! lines, or leaves without a line, and says where to go on.
 
 use crate::{
     layout::{

@@ -277,6 +277,8 @@ mod tests {
         rig.fake.fail_opens(WindowNumber::High);
         assert!(rig.attach(&pe, &Target::Paging(&second)).is_err());
         assert_eq!(rig.fake.open_windows(), 0);
+        // There and back.
+        assert_eq!(pe.stats().read().errors, 2);
         rig.fake.fail_never();
         rig.attach(&pe, &Target::Paging(&first))?;
         assert_eq!(rig.reaches(granule, true), Some(PHYS));
@@ -287,15 +289,21 @@ mod tests {
     #[test]
     fn partial_publish_is_taken_back() -> Result {
         let rig = Rig::new(Model::PSERIES)?;
-        let (_pe, space) = rig.attached()?;
+        let (pe, space) = rig.attached()?;
         let granule = granule(&space);
-        let at = range(HIGH, 100 * granule);
-        rig.fake.fail_at(0);
-        assert!(map(&space, at, PHYS, WRITE).is_err());
-        rig.fake.fail_never();
-        assert!(!rig.reaches_any());
-        assert_eq!(populated(&space), 0);
-        map(&space, at, PHYS, WRITE)
+        // The second is of two lists.
+        for (pages, n, errors) in [(100, 0, 1), (1000, 0, 2), (1000, 1, 3)] {
+            let at = range(HIGH, pages * granule);
+            rig.fake.fail_at(n);
+            assert!(map(&space, at, PHYS, WRITE).is_err());
+            rig.fake.fail_never();
+            assert!(!rig.reaches_any());
+            assert_eq!(populated(&space), 0);
+            assert_eq!(pe.stats().read().errors, errors);
+            map(&space, at, PHYS, WRITE)?;
+            unmap(&space, at);
+        }
+        Ok(())
     }
 
     // A refusal that does not last does no harm.
@@ -390,6 +398,11 @@ mod tests {
             let (pe, space) = rig.attached()?;
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
+            // Only the low one.
+            rig.fake.fail_at(0);
+            rig.attach(&pe, &Target::Blocked)?;
+            assert_eq!(rig.fake.open_windows(), 1);
+            rig.attach(&pe, &Target::Paging(&space))?;
             rig.fake.fail_from(0);
             rig.attach(&pe, &Target::Blocked)?;
             rig.fake.fail_never();

@@ -168,6 +168,13 @@ mod tests {
             None,
         )?;
         assert!(!a.is_compatible(&b));
+        let walked = Layout::new(
+            Kind::Ioda,
+            window(0, 16, 12)?,
+            Some(window(HIGH, 16, 12)?),
+            None,
+        )?;
+        assert!(!a.is_compatible(&walked));
         let c = Layout::new(Kind::Papr, window(0, 16, 12)?, None, None)?;
         assert!(!a.is_compatible(&c));
         assert!(!c.is_compatible(&a));

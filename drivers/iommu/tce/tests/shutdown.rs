@@ -220,6 +220,39 @@ mod tests {
         rig.check()
     }
 
+    // Nobody waits for a hypervisor that is busy for each of millions of TCEs.
+    #[test]
+    fn a_busy_hypervisor_is_left_alone() -> Result {
+        let rig = Rig::new(Model::PSERIES)?;
+        rig.fake.keep_dirty(true);
+        let (pe, space) = rig.attached()?;
+        let at = range(HIGH, granule(&space));
+        map(&space, at, PHYS, WRITE)?;
+        rig.fake.stick(Some(at.first));
+        let tried = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+        let hook = {
+            let (fake, tried) = (rig.fake.clone(), tried.clone());
+            move |event| {
+                if event == Call::Close {
+                    fake.busy(u32::MAX);
+                    tried.store(true, Relaxed);
+                }
+            }
+        };
+        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        let before = rig.fake.hcalls();
+        unmap(&space, at);
+        wait(|| tried.load(Relaxed))?;
+        rig.attach(&pe, &Target::Blocked)?;
+        // The work item and the detach, for two windows, a list and a TCE of each.
+        assert!(rig.fake.hcalls() - before < 10_000);
+        rig.fake.hook(None);
+        rig.fake.fail_never();
+        rig.fake.stick(None);
+        assert!(rig.leave(&pe) && rig.fake.is_as_before());
+        rig.check()
+    }
+
     // A window that could be neither closed nor cleared is still in use, and the one that was
     // closed is not: its name may be somebody else's.
     #[test]
