@@ -33,8 +33,6 @@ static void dn_changes_fn(struct work_struct *work)
 	for (;;) {
 		spin_lock(&dn_changes_lock);
 		change = list_first_entry_or_null(&dn_changes, struct dn_change, list);
-		if (change)
-			list_del(&change->list);
 		spin_unlock(&dn_changes_lock);
 		if (!change)
 			break;
@@ -46,6 +44,11 @@ static void dn_changes_fn(struct work_struct *work)
 		if (ret)
 			pr_warn("%pOF: failed to %s property %s: %d\n", change->np,
 				change->add ? "add" : "remove", change->prop->name, ret);
+
+		/* Either on the list or in the tree, for find_property_soon() */
+		spin_lock(&dn_changes_lock);
+		list_del(&change->list);
+		spin_unlock(&dn_changes_lock);
 		of_node_put(change->np);
 		kfree(change);
 	}
@@ -65,6 +68,25 @@ void change_property_later(struct device_node *np, struct property *prop, bool a
 	list_add_tail(&change->list, &dn_changes);
 	spin_unlock(&dn_changes_lock);
 	schedule_work(&dn_changes_work);
+}
+
+/* The property that a node has once all changes are made. It is never freed. */
+struct property *find_property_soon(struct device_node *np, const char *name)
+{
+	struct property *prop = NULL;
+	struct dn_change *change;
+	bool changes = false;
+
+	spin_lock(&dn_changes_lock);
+	list_for_each_entry(change, &dn_changes, list) {
+		if (change->np == np && !strcmp(change->prop->name, name)) {
+			prop = change->add ? change->prop : NULL;
+			changes = true;
+		}
+	}
+	spin_unlock(&dn_changes_lock);
+
+	return changes ? prop : of_find_property(np, name, NULL);
 }
 
 void pseries_settle_dma_windows(void)

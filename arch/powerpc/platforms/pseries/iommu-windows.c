@@ -45,7 +45,7 @@ struct dma_win *find_ddw(struct device_node *pdn)
 struct property *remove_default_dma_window(struct device_node *pdn, u32 *ddw_avail,
 					   bool cleanup)
 {
-	struct property *default_win = of_find_property(pdn, "ibm,dma-window", NULL);
+	struct property *default_win = find_property_soon(pdn, "ibm,dma-window");
 
 	if (!default_win || ddw_read_ext(pdn, DDW_EXT_RESET_DMA_WIN, NULL) ||
 	    remove_dma_window(pdn, ddw_avail, default_win, cleanup))
@@ -109,24 +109,12 @@ static int spapr_tce_remove_ddw(struct iommu_table_group *table_group,
 	return 0;
 }
 
-/* The property of the default window, which may be on its way to the node */
 static const __be32 *default_window_prop(struct iommu_table_group *table_group,
 					 struct device_node *pdn)
 {
-	const __be32 *prop = of_get_property(pdn, "ibm,dma-window", NULL);
-	struct iommu_table *tbl = table_group->tables[0];
-	unsigned long liobn, offset, size;
+	struct property *win = find_property_soon(pdn, "ibm,dma-window");
 
-	if (table_group->default_win_closed)
-		return NULL;
-	if (prop || !tbl)
-		return prop;
-
-	prop = of_get_property(pdn, "ibm,dma-window-saved", NULL);
-	if (prop)
-		of_parse_dma_window(pdn, prop, &liobn, &offset, &size);
-
-	return prop && tbl->it_index == liobn ? prop : NULL;
+	return win && !table_group->default_win_closed ? win->value : NULL;
 }
 
 /* Have the default window, clear, with tables[0] for it */
@@ -139,7 +127,7 @@ static int spapr_tce_default_window(struct iommu_table_group *table_group,
 	const __be32 *default_prop;
 	struct property *restored;
 
-	default_prop = of_get_property(pdn, "ibm,dma-window", NULL);
+	default_prop = default_window_prop(table_group, pdn);
 	if (table_group->default_win_closed || (!tbl && !default_prop)) {
 		/* The one may be on its way out, the other on its way in */
 		restored = dup_property(pdn, "ibm,dma-window", "ibm,dma-window") ?:

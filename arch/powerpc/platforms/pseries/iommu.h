@@ -95,6 +95,7 @@ int reset_dma_window(struct pci_dev *dev, struct device_node *par_dn);
 struct property *dup_property(struct device_node *pdn, const char *from, const char *to);
 void free_property(struct property *prop);
 void change_property_later(struct device_node *np, struct property *prop, bool add);
+struct property *find_property_soon(struct device_node *np, const char *name);
 
 /* iommu-windows.c */
 extern const struct iommu_tce_ops pseries_tce_ops;
