@@ -12,7 +12,7 @@ use crate::{
 use core::ops::Deref;
 
 /// What an [`OwnedWork`] does.
-pub trait Task: Send + Sync {
+pub trait Task: Send + Sync + 'static {
     /// Does it. May sleep.
     fn run(self: Pin<&Self>);
 }
