@@ -10,7 +10,10 @@ use crate::{
     bindings,
     container_of,
     prelude::*,
-    sync::atomic::Relaxed,
+    sync::atomic::{
+        Relaxed,
+        Release, //
+    },
     types::Opaque, //
 };
 use core::{
@@ -54,7 +57,8 @@ impl<T: DriverTypes> Instance<T> {
 
     /// Counts a device that is claimed no more.
     pub(super) fn count_released(&self) {
-        self.header.claimed.fetch_sub(1, Relaxed);
+        // Who finds that all are released may free the instance.
+        self.header.claimed.fetch_sub(1, Release);
     }
 
     /// Borrows the instance that is known to C as `raw`.

@@ -12,11 +12,14 @@ use crate::{
     device::Device,
     fmt,
     prelude::*,
-    sync::atomic::Relaxed, //
+    sync::atomic::Acquire, //
 };
 use core::{
     any::TypeId,
-    mem::ManuallyDrop,
+    mem::{
+        self,
+        ManuallyDrop, //
+    },
     ptr, //
 };
 
@@ -71,10 +74,24 @@ impl<T: Driver> Unregistered<T> {
 
         // SAFETY: The header is that of an instance of `T`. The box pins it, and lives until after
         // `unregister()`. `ops` lives forever, and `parent` is valid or null.
-        unsafe { self.0.header.register(ops.as_raw(), parent, name) }?;
+        match unsafe { self.0.header.register(ops.as_raw(), parent, name) } {
+            // INVARIANT: The registration succeeded.
+            Ok(()) => Ok(Registration(ManuallyDrop::new(self.0))),
+            Err(e) => {
+                let_go(self.0);
+                Err(e)
+            }
+        }
+    }
+}
 
-        // INVARIANT: The registration succeeded.
-        Ok(Registration(ManuallyDrop::new(self.0)))
+/// Frees an instance that the core has given up.
+///
+/// A device that is on its way out of the system is not on its bus any more, so the core did not
+/// find it; it is released later, and nobody says when. Such an instance is never freed.
+fn let_go<T: Driver>(instance: Pin<KBox<Instance<T>>>) {
+    if instance.header.claimed.load(Acquire) > 0 {
+        mem::forget(instance);
     }
 }
 
@@ -82,8 +99,8 @@ impl<T: Driver> Unregistered<T> {
 ///
 /// Each device that a driver has claimed holds a reference to the module of the driver, so a
 /// registration that the module owns is not dropped before all devices are gone. If there are
-/// devices all the same, the instance stays registered for ever, because they may be in use:
-/// see [`unregister`](Self::unregister).
+/// devices all the same, the instance stays registered for ever, and with it the module, because
+/// they may be in use: see [`unregister`](Self::unregister).
 ///
 /// # Invariants
 ///
@@ -105,13 +122,13 @@ impl<T: Driver> Registration<T> {
     pub unsafe fn unregister(self) {
         let mut this = ManuallyDrop::new(self);
 
-        // SAFETY: By the type invariant and the safety requirements. No device has a reference to
-        // the instance afterwards, and `this` is not dropped.
-        unsafe {
+        // SAFETY: By the type invariant and the safety requirements; `this` is not dropped.
+        let instance = unsafe {
             this.0.header.hide();
             this.0.header.unregister();
-            ManuallyDrop::drop(&mut this.0);
-        }
+            ManuallyDrop::take(&mut this.0)
+        };
+        let_go(instance);
     }
 }
 
@@ -120,10 +137,12 @@ impl<T: Driver> Drop for Registration<T> {
         // SAFETY: By the type invariant.
         unsafe { self.0.header.hide() };
 
-        let claimed = self.0.header.claimed.load(Relaxed);
+        let claimed = self.0.header.claimed.load(Acquire);
 
         if claimed > 0 {
             pr_err!("an IOMMU with {claimed} devices cannot be unregistered\n");
+            // SAFETY: The instance is registered.
+            unsafe { self.0.header.keep_module() };
             return;
         }
 

@@ -171,7 +171,19 @@ impl Header {
         }
     }
 
-    /// Takes the instance back. All its devices are released when this returns.
+    /// Counts the module of the driver, for good.
+    ///
+    /// # Safety
+    ///
+    /// The instance must be registered.
+    #[inline(never)]
+    pub(super) unsafe fn keep_module(&self) {
+        // SAFETY: A registered instance has operations. They are part of their module, which the
+        // caller is in, or of the kernel.
+        unsafe { bindings::__module_get((*(*self.raw.get()).ops).owner) };
+    }
+
+    /// Takes the instance back. All devices that are on their bus are released when this returns.
     ///
     /// # Safety
     ///
