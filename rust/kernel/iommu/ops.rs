@@ -11,6 +11,7 @@ use super::{
     EndpointCtx,
     IdentityKind,
     Instances,
+    PagingOps,
     ReservedRegions,
     StaticDomain,
     StaticOps, //
@@ -213,8 +214,15 @@ impl<T: Driver> Ops<T> {
         dev: *mut bindings::device,
         cap: bindings::iommu_cap,
     ) -> bool {
+        let cap = Cap::from_raw(cap);
+        let has_it = match cap {
+            Cap::CacheCoherency => true,
+            // A flush queue calls it.
+            Cap::DeferredFlush => <T::Paging as PagingOps>::HAS_FLUSH_IOTLB_ALL,
+            Cap::Other => false,
+        };
         // SAFETY: The core calls this for a device that is claimed, and does not release it now.
-        T::capable(&unsafe { EndpointCtx::new(dev) }, Cap::from_raw(cap))
+        has_it && T::capable(&unsafe { EndpointCtx::new(dev) }, cap)
     }
 }
 

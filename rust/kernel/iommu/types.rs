@@ -152,9 +152,9 @@ pub enum Cap {
     /// [`ProtFlag::Cache`] is honoured, or all DMA of the device is coherent anyway.
     CacheCoherency,
     /// `unmap` leaves invalidation to `iotlb_sync` or `flush_iotlb_all`, so the DMA API may
-    /// collect freed addresses in a flush queue.
+    /// collect freed addresses in a flush queue. Without `flush_iotlb_all` a driver is not asked.
     DeferredFlush,
-    /// A capability that no Rust driver has yet; the answer should be "no".
+    /// A capability that no Rust driver has yet: drivers are not asked for it.
     Other,
 }
 
