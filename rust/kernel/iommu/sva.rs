@@ -74,8 +74,9 @@ struct Offer<'a> {
 fn offer(dev: &Device<Bound>) -> Option<Offer<'_>> {
     let dev = dev.as_raw();
 
-    // SAFETY: The device is valid. While it is bound it stays in its group, and its IOMMU stays as
-    // it is; `iommu_sva_bind_device()` counts on that too.
+    // SAFETY: The device is valid. While it is bound it does not leave its group or its IOMMU, which
+    // `iommu_sva_bind_device()` counts on too. Where an IOMMU driver comes late they may be new, and
+    // are complete when the device gets its group.
     unsafe {
         // CAST: A `Group` is a transparent wrapper.
         let group = (*dev).iommu_group.cast::<Group>().as_ref()?;
@@ -85,7 +86,7 @@ fn offer(dev: &Device<Bound>) -> Option<Offer<'_>> {
         Some(Offer {
             group,
             ops: &*(*instance).ops,
-            max_pasids: (*iommu).max_pasids,
+            max_pasids: (&raw const (*iommu).max_pasids).read_volatile(),
         })
     }
 }
@@ -239,8 +240,9 @@ impl<'a> Bond<'a> {
     /// and the process keeps the memory.
     ///
     /// The pages are faulted in and pinned, and count as locked memory of the process. When the
-    /// process unmaps any of them, gives them back, or exits, the device reaches none of them any
-    /// more; [`Prefault::is_live`] tells. The driver has to be prepared for that.
+    /// process unmaps any of them, gives them back, or exits, the device does not reach these any
+    /// more, nor most of the others; [`Prefault::is_live`] tells. The driver has to be prepared for
+    /// that.
     ///
     /// May sleep; the caller must not hold the `mmap` lock of the process. With PASIDs the device
     /// asks for pages itself, and nothing is done.

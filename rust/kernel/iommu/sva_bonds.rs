@@ -98,10 +98,12 @@ impl SvaBonds {
 
     /// Drops all bonds. Nobody binds any more, and files find that the driver is gone.
     ///
-    /// This is for the `unbind` of the driver. If it is forgotten the bonds are dropped later, when
-    /// the core has taken the device back already, and warns.
-    pub fn close(&self, _dev: &Device<Core<'_>>) {
-        self.drop_all();
+    /// This is for the `unbind` of the driver. If it is forgotten, or `dev` is another device, the
+    /// bonds are dropped later, when the core has taken the device back already, and warns.
+    pub fn close(&self, dev: &Device<Core<'_>>) {
+        if ptr::eq(dev.as_raw(), self.dev.as_raw()) {
+            self.drop_all();
+        }
     }
 
     fn drop_all(&self) {
@@ -133,6 +135,12 @@ impl SvaBonds {
     pub fn bind_current(self: &Arc<Self>, current: &CurrentTask) -> Result<SvaFileBond, BindError> {
         let mm: &Mm = current.mm().ok_or(BindError::NoMm)?;
         let bind = |dev: &Device<Bound>| {
+            // The lock of the device keeps others from taking the place. So nothing fails once
+            // there is a bond, which must not be dropped under the mutex.
+            let mut list = self.list.lock();
+            let room = list.bonds.as_mut().ok_or(ENODEV)?.reserve(1, GFP_KERNEL);
+            room.map_err(Error::from)?;
+            drop(list);
             let bond = Bond::bind_current(dev, current)?;
             // SAFETY: Only the lifetime changes. By the type invariants the bond is dropped while
             // the device has its driver.

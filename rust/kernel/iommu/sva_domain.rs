@@ -125,13 +125,19 @@ impl<T: DriverTypes> EndpointCtx<'_, T> {
     ///
     /// The core numbers processes with PASIDs and knows from PCI how many a device has. For an
     /// IOMMU that needs none on the bus, the driver calls this in
-    /// [`probe_finalize`](Driver::probe_finalize).
+    /// [`probe_finalize`](Driver::probe_finalize). A device that has PASIDs keeps its number.
     pub fn offer_processes(&self) {
         const MOST: u32 = 1 << 20;
 
-        // SAFETY: By the type invariants the device has IOMMU data. The core has set the number
-        // before, and nobody has bound the device to a process.
-        unsafe { (*(*self.device().as_raw()).iommu).max_pasids = MOST };
+        // SAFETY: By the type invariants the device has IOMMU data.
+        let max_pasids = unsafe { &raw mut (*(*self.device().as_raw()).iommu).max_pasids };
+        // SAFETY: The word is valid, and aligned. Who binds the device at this moment finds the one
+        // value or the other.
+        unsafe {
+            if max_pasids.read_volatile() == 0 {
+                max_pasids.write_volatile(MOST);
+            }
+        }
     }
 
     /// The highest address that the DMA API may map for the device, by its masks.

@@ -35,7 +35,13 @@ pub enum Access {
 /// [`Bond`]: super::sva::Bond
 /// [`mm_exit`]: super::sva::MmExit::mm_exit
 #[must_use = "the device does not reach the memory any more when this is dropped"]
-pub struct Prefault(Option<Prefaulted>);
+pub struct Prefault {
+    first: Option<Prefaulted>,
+    more: KVec<Prefaulted>,
+}
+
+/// What is mapped, and taken back, without a pause.
+const PIECE: usize = 1 << 30;
 
 impl Prefault {
     /// Has `mirror` hold the memory; without one there is nothing to do.
@@ -45,12 +51,34 @@ impl Prefault {
         len: usize,
         access: Access,
     ) -> Result<Self, PrefaultError> {
-        let hold = |mirror: &Arc<Mirror>| mirror.prefault(start, len, access == Access::Write);
-        Ok(Self(mirror.map(hold).transpose()?))
+        let mut this = Self {
+            first: None,
+            more: KVec::new(),
+        };
+        let Some(mirror) = mirror else {
+            return Ok(this);
+        };
+        let hold = |at, len| mirror.prefault(at, len, access == Access::Write);
+        // OVERFLOW: A remainder is smaller than what it is of.
+        let to_end = |at| PIECE.wrapping_sub(at % PIECE);
+        let mut done = len.min(to_end(start));
+        this.first = Some(hold(start, done)?);
+        while done < len {
+            let at = start.checked_add(done).ok_or(PrefaultError::NoMemory)?;
+            // OVERFLOW: `done` is less.
+            let next = len.wrapping_sub(done).min(to_end(at));
+            let piece = hold(at, next)?;
+            this.more
+                .push(piece, GFP_KERNEL_ACCOUNT)
+                .map_err(Error::from)?;
+            done = done.wrapping_add(next);
+        }
+        Ok(this)
     }
 
     /// Whether the process has kept the memory, so that the device reaches it.
     pub fn is_live(&self) -> bool {
-        self.0.as_ref().is_none_or(Prefaulted::is_live)
+        let mut all = Iterator::chain(self.first.iter(), &self.more);
+        all.all(Prefaulted::is_live)
     }
 }

@@ -37,7 +37,7 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
 
     /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.
     ///
-    /// After an error any part of it may be mapped.
+    /// After an error the first pages of it, none or more, are mapped.
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result;
 
     /// Says to which memory the page at `iova` is mapped.

@@ -64,7 +64,7 @@ impl Run {
     fn phys(&self, n: usize) -> PhysAddr {
         // CAST: A number of bytes fits 64 bits.
         let offset = (n as u64).wrapping_shl(PAGE_SHIFT as u32);
-        // SAFETY: This computes with the address alone.
+        // SAFETY: A run has pages, and they are pinned.
         unsafe { bindings::page_to_phys(self.first) }.wrapping_add(offset)
     }
 
@@ -82,7 +82,7 @@ impl Run {
 /// Whether a page follows another one in memory.
 #[inline(always)]
 fn follows(one: *mut bindings::page, next: *mut bindings::page) -> bool {
-    // SAFETY: This computes with the address alone.
+    // SAFETY: Who asks has pinned both pages.
     let phys = |page| unsafe { bindings::page_to_phys(page) };
     // CAST: A number of bytes fits 64 bits.
     let in_a_row = || phys(next) == phys(one).wrapping_add(PAGE_SIZE as PhysAddr);
@@ -114,7 +114,7 @@ impl PinnedPages {
     /// lock; sleeps.
     ///
     /// With `write`, the process must be allowed to write to them, and they count as written when
-    /// they are unpinned. Fails with [`EFAULT`] where the process has no such memory, or memory
+    /// they are unpinned. Fails with [`EINVAL`] if `count` is 0, with [`EFAULT`] where the process has no such memory, or memory
     /// that cannot be pinned for long, and with [`EINTR`] if the current task is being killed.
     ///
     /// Stands for `pin_user_pages_fast()`, and `pin_user_pages_remote()` for another address space
@@ -130,6 +130,9 @@ impl PinnedPages {
             },
             write,
         };
+        if count == 0 {
+            return Err(EINVAL);
+        }
         let mut done = 0;
         while done < count {
             let room = count.wrapping_sub(done).min(batch.len());
