@@ -376,7 +376,33 @@ static void kinds(void)
 {
 	const size_t huge = 2 << 20;
 	char *at = (char *)0x180000000;
-	int file = bind_process(), fd;
+	int file = bind_process(), fd, status;
+	pid_t child;
+
+	/* One of which half is held: a fork and what becomes of the rest leave that alone. */
+	map_at(at, huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	madvise(at, huge, MADV_HUGEPAGE);
+	writes_all_over(file, at, huge / 2, 'I', "half a huge page");
+	child = fork();
+	if (!child)
+		_exit(0);
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		err(1, "fork");
+	madvise(at + huge / 2, page, MADV_DONTNEED);
+	load('J');
+	transfer(BUFFER, HIGH | (uintptr_t)(at + page), 2);
+	check(all(at + page, 'J'), "it is reached after a fork, and when the other half is given up");
+	check(!let_go(file), "it was live to the end");
+	check(!reach(file, OWN, page, 1), "a page again");
+	munmap(at, huge);
+
+	/* Held in two pieces. */
+	map_at(at - 2 * page, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	writes_all_over(file, at - 2 * page, 4 * page, 'K', "across a gigabyte");
+	munmap(at + page, page);
+	check(let_go(file) == ESTALE, "the driver is told");
+	check(!reach(file, OWN, page, 1), "a page again");
+	munmap(at - 2 * page, 3 * page);
 
 	/* A huge page that breaks in pieces. */
 	map_at(at, huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
