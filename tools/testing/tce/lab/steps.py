@@ -2,6 +2,7 @@
 """Steps that several scenarios share. The first line of each docstring is the
 row that `make run` shows."""
 
+import pathlib
 import re
 import time
 
@@ -43,6 +44,14 @@ def table_nodes(bench):
 def expect(condition, problem):
     if not condition:
         raise GuestError(problem)
+
+
+def from_guide(pattern):
+    """What the guide for administrators tells people to type."""
+    guide = pathlib.Path(__file__).parents[4] / "Documentation/admin-guide/tce-iommu.rst"
+    found = re.search(pattern, guide.read_text(encoding="utf-8"), re.M)
+    expect(found, f"the guide has no {pattern}")
+    return found
 
 
 def forget_leaks(bench):

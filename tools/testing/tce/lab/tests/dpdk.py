@@ -11,7 +11,7 @@ import struct
 
 from .. import debian, steps
 from ..scenario import Scenario
-from ..steps import DEBUGFS, expect, tces
+from ..steps import DEBUGFS, expect, from_guide, tces
 
 _HUGE, _PAGES = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", 96
 _DUMP, _PINGS, _BYTES = "wire.pcap", 50, 1400
@@ -79,8 +79,8 @@ def _start(bench, device, mode):
     guest, bdf = bench.guest, bench.bdf(device)
     guest.run(f"bind {bdf} vfio-pci")
     base = f"--base-virtaddr={bench.memory['base']:#x}" if "base" in bench.memory else ""
-    guest.run(f"chroot /host /usr/bin/dpdk-testpmd --huge-unlink=always -m 128 {base} --iova-mode={mode} -l 0-1 -a {bdf} -- "
-              "--forward-mode=5tswap --auto-start --stats-period=1 --total-num-mbufs=4096 --no-lsc-interrupt "
+    found = from_guide(r"^  dpdk-testpmd (.*)=va (.* -a )\S+ (-- )\\\n +(.*)$")
+    guest.run(f"chroot /host /usr/bin/dpdk-testpmd {found[1]}={mode} {base} {found[2]}{bdf} {found[3]}{found[4]} --stats-period=1 "
               ">/tmp/testpmd 2>&1 </dev/null & echo $! >/tmp/testpmd.pid")
     guest.run("for try in $(seq 600); do grep -qi 'start packet forwarding\\|5tswap packet forwarding' /tmp/testpmd && break; "
               "[ -e /proc/$(cat /tmp/testpmd.pid)/exe ] || break; usleep 100000; done", 120)
