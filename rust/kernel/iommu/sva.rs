@@ -74,9 +74,8 @@ struct Offer<'a> {
 fn offer(dev: &Device<Bound>) -> Option<Offer<'_>> {
     let dev = dev.as_raw();
 
-    // SAFETY: The device is valid. While it is bound it does not leave its group or its IOMMU, which
-    // `iommu_sva_bind_device()` counts on too. Where an IOMMU driver comes late they may be new, and
-    // are complete when the device gets its group.
+    // SAFETY: The device is valid. While it is bound it does not leave its group or its IOMMU, as
+    // for `iommu_sva_bind_device()`. If the driver of that comes late, the group comes last.
     unsafe {
         // CAST: A `Group` is a transparent wrapper.
         let group = (*dev).iommu_group.cast::<Group>().as_ref()?;
@@ -241,8 +240,7 @@ impl<'a> Bond<'a> {
     ///
     /// The pages are faulted in and pinned, and count as locked memory of the process. When the
     /// process unmaps any of them, gives them back, or exits, the device does not reach these any
-    /// more, nor most of the others; [`Prefault::is_live`] tells. The driver has to be prepared for
-    /// that.
+    /// more, nor most others; [`Prefault::is_live`] tells. The driver has to expect that.
     ///
     /// May sleep; the caller must not hold the `mmap` lock of the process. With PASIDs the device
     /// asks for pages itself, and nothing is done.

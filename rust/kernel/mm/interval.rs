@@ -83,8 +83,8 @@ impl<T: Invalidate> Interval<T> {
     ///
     /// Stands for `mmu_interval_notifier_insert()`. May sleep; the caller must not hold the `mmap`
     /// lock of `mm`. Fails with [`EOVERFLOW`] if `len` is 0 or more than there is, with [`ENOMEM`],
-    /// with [`EINTR`] if it is the first notifier of `mm` and the current task has a signal, or with
-    /// what `data` fails with.
+    /// with [`EINTR`] if it is the first notifier of `mm` and a signal is pending, or with what
+    /// `data` fails with.
     pub fn new<'a>(
         mm: &'a MmWithUser,
         start: usize,

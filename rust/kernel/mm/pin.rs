@@ -114,8 +114,9 @@ impl PinnedPages {
     /// lock; sleeps.
     ///
     /// With `write`, the process must be allowed to write to them, and they count as written when
-    /// they are unpinned. Fails with [`EINVAL`] if `count` is 0, with [`EFAULT`] where the process has no such memory, or memory
-    /// that cannot be pinned for long, and with [`EINTR`] if the current task is being killed.
+    /// they are unpinned. Fails with [`EINVAL`] if `count` is 0, with [`EFAULT`] where the process
+    /// has no such memory, or memory that cannot be pinned for long, and with [`EINTR`] if the
+    /// current task is being killed.
     ///
     /// Stands for `pin_user_pages_fast()`, and `pin_user_pages_remote()` for another address space
     /// than the current one.

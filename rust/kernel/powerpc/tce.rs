@@ -187,7 +187,7 @@ impl TableGroup {
     ///
     /// Taken, a PE of PAPR has the default window with no TCE set, and a PE of IODA no window. The
     /// platform's own TCE table stays allocated, so that giving back does not need memory. May
-    /// sleep. If it fails, other than with `ENODEV`, the state of the windows is unknown; calling it
+    /// sleep. After an error other than `ENODEV` the state of the windows is unknown; calling it
     /// again is the way out.
     ///
     /// # Safety

@@ -201,13 +201,16 @@ mod tests {
             let bed = Bed::new(rig)?;
             // One that is not on the list is nobody's.
             bed.pes.set_in_use(rig.dev(), true);
+            assert!(!bed.pes.is_in_use(rig.dev()));
             bed.pes.open();
             let endpoint = bed.add(rig.dev())?;
             // SAFETY: There is no IOMMU group, and the test says when a driver is bound.
             let attach = |target: &Target<'_>| unsafe { endpoint.attach(target) };
             bed.pes.set_in_use(rig.dev(), true);
+            assert!(bed.pes.is_in_use(rig.dev()));
             ensure(attach(&Target::Platform) == Err(EBUSY), "in use")?;
             bed.pes.set_in_use(rig.dev(), false);
+            assert!(!bed.pes.is_in_use(rig.dev()));
             attach(&Target::Platform)?;
             assert!(rig.fake.is_as_before());
             Ok(())
