@@ -231,6 +231,7 @@ mod tests {
         };
         check!(capable(bindings::iommu_cap::IOMMU_CAP_CACHE_COHERENCY));
         check!(!capable(bindings::iommu_cap::IOMMU_CAP_DEFERRED_FLUSH));
+        check!(!capable(bindings::iommu_cap::IOMMU_CAP_DIRTY_TRACKING));
         Ok(())
     }
 
