@@ -73,7 +73,7 @@ impl Thread {
     }
 }
 
-/// Stops the first call of a kind, until it is opened or for 50 ms.
+/// Stops the first call of a kind, until it is opened or for 300 ms.
 ///
 /// A correct driver never opens it in time, because it waits for the call. Where it must not wait,
 /// the gate is [patient](Self::patient).
@@ -90,7 +90,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(event: Event) -> Result<Arc<Self>> {
-        Self::with(event, 500)
+        Self::with(event, 3000)
     }
 
     /// It stays shut for 5 s, however slow the machine is.
