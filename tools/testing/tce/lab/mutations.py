@@ -134,7 +134,7 @@ MUTANTS = (
      "            let port = UniqueArc::<Papr<C>>::new_uninit(GFP_KERNEL)?;\n            let name = CString::try_from(dev.name())?;\n            let layout = Papr::claim(&*calls, dev, common)?;\n",
      "            let name = CString::try_from(dev.name())?;\n            let layout = Papr::claim(&*calls, dev, common)?;\n"
      "            let port = UniqueArc::<Papr<C>>::new_uninit(GFP_KERNEL)?;\n"),
-    ("no memory for a PE", f"{_TCE}/pe.rs", "_ => port.release(dev).map(|()| Holder::Platform),", "_ => Ok(Holder::Platform),"),
+    ("no memory for a PE", f"{_TCE}/pe.rs", "_ => port.release(dev).map(|()| Holder::Platform),", "_ => Ok::<_, Error>(Holder::Platform),"),
     ("the platform maps for devices that the driver has not", f"{_TCE}/ownership.rs",
      "Holder::Driver | Holder::Nobody => DmaOwner::Nobody,", "Holder::Driver | Holder::Nobody => DmaOwner::Platform,"),
     ("nobody maps for a device that joins", f"{_TCE}/pe.rs",
