@@ -40,7 +40,7 @@ pub struct Prefault {
     more: KVec<Prefaulted>,
 }
 
-/// What is mapped, and taken back, without a pause.
+/// How many bytes are mapped, and taken back, without a pause.
 const PIECE: usize = 1 << 30;
 
 impl Prefault {

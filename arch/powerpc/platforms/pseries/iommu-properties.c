@@ -70,7 +70,7 @@ void change_property_later(struct device_node *np, struct property *prop, bool a
 	schedule_work(&dn_changes_work);
 }
 
-/* The property that a node has once all changes are made. It is never freed. */
+/* The property that a node has once all changes are made. It lives as long as that. */
 struct property *find_property_soon(struct device_node *np, const char *name)
 {
 	struct property *prop = NULL;

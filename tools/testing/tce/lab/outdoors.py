@@ -64,7 +64,7 @@ MUTANTS = (
     ("granule is the low one", f"{_TCE}/layout.rs", "Some(high) => high.shift.max(low.shift),", "Some(_) => low.shift,",
      "pseries.kunit", _DEBUG),
     ("a split takes memory away", "mm/huge_memory.c", "vma_is_anonymous(vma) && !freeze;", "false;", "pseries.sva", _DEBUG),
-    ("leaf_bytes is the largest", f"{_TCE}/space.rs", "leaves.min()", "leaves.max()", "pseries.kunit", _DEBUG),
+    ("leaf_last is of the largest leaf", f"{_TCE}/space.rs", "leaves.min()", "leaves.max()", "pseries.kunit", _DEBUG),
     ("windows are not closed", f"{_TCE}/firmware/ioda.rs",
      "        unsafe { self.calls.close_window(dev, number) }\n            .inspect_err(|_| self.stats.count(Event::Error))\n",
      "        let _ = (dev, number);\n        Ok(())\n", "powernv10.vfio"),
