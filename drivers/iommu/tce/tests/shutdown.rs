@@ -5,6 +5,7 @@
 use crate::{
     fake::{
         Event as Call,
+        Fake,
         Model, //
     },
     pe::{
@@ -52,7 +53,7 @@ use kernel::{
 };
 
 /// A PE below a hypervisor, of whose mapping in the middle of the high window one TCE sticks.
-fn stuck(rig: &Rig) -> Result<(Arc<Pe<crate::fake::Fake>>, Arc<Space>)> {
+fn stuck(rig: &Rig) -> Result<(Arc<Pe<Fake>>, Arc<Space>)> {
     let (pe, space) = rig.attached()?;
     let granule = granule(&space);
     // What is still mapped in both windows is for nobody either.
@@ -62,6 +63,20 @@ fn stuck(rig: &Rig) -> Result<(Arc<Pe<crate::fake::Fake>>, Arc<Space>)> {
     rig.fake.stick(Some(Ioba::new(HIGH + 100 * granule)));
     unmap(&space, range(HIGH, 200 * granule));
     Ok((pe, space))
+}
+
+/// Does `f` whenever a window is about to be closed. The flag says that one was.
+fn at_close(rig: &Rig, f: impl Fn(&Fake) + Send + Sync + 'static) -> Result<Arc<Atomic<bool>>> {
+    let tried = Arc::new(Atomic::new(false), GFP_KERNEL)?;
+    let (fake, tell) = (rig.fake.clone(), tried.clone());
+    let hook = move |event| {
+        if event == Call::Close {
+            f(&fake);
+            tell.store(true, Relaxed);
+        }
+    };
+    rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+    Ok(tried)
 }
 
 /// Waits until `done` says so.
@@ -203,15 +218,7 @@ mod tests {
         let at = range(HIGH, granule(&space));
         map(&space, at, PHYS, WRITE)?;
         rig.fake.stick(Some(at.first));
-        let hook = {
-            let fake = rig.fake.clone();
-            move |event| {
-                if event == Call::Close {
-                    fake.stick(None);
-                }
-            }
-        };
-        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        at_close(&rig, |fake| fake.stick(None))?;
         unmap(&space, at);
         rig.attach(&pe, &Target::Blocked)?;
         rig.fake.hook(None);
@@ -229,17 +236,7 @@ mod tests {
         let at = range(HIGH, granule(&space));
         map(&space, at, PHYS, WRITE)?;
         rig.fake.stick(Some(at.first));
-        let tried = Arc::new(Atomic::new(false), GFP_KERNEL)?;
-        let hook = {
-            let (fake, tried) = (rig.fake.clone(), tried.clone());
-            move |event| {
-                if event == Call::Close {
-                    fake.busy(u32::MAX);
-                    tried.store(true, Relaxed);
-                }
-            }
-        };
-        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        let tried = at_close(&rig, |fake| fake.busy(u32::MAX))?;
         let before = rig.fake.hcalls();
         unmap(&space, at);
         wait(|| tried.load(Relaxed))?;
@@ -266,17 +263,7 @@ mod tests {
         map(&space, second, PHYS, WRITE)?;
         rig.fake.stick(Some(first.first));
         // From the first attempt on it is another TCE, which is mapped.
-        let tried = Arc::new(Atomic::new(false), GFP_KERNEL)?;
-        let hook = {
-            let (fake, tried) = (rig.fake.clone(), tried.clone());
-            move |event| {
-                if event == Call::Close {
-                    fake.stick(Some(second.first));
-                    tried.store(true, Relaxed);
-                }
-            }
-        };
-        rig.fake.hook(Some(Arc::new(hook, GFP_KERNEL)?));
+        let tried = at_close(&rig, move |fake| fake.stick(Some(second.first)))?;
         unmap(&space, first);
         // A detach that came before would clear the other one.
         wait(|| tried.load(Relaxed))?;
