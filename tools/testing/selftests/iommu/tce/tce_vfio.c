@@ -11,13 +11,18 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/userfaultfd.h>
+#include <linux/vfio.h>
 
 #include "../../kselftest_harness.h"
 #include "vfio.h"
@@ -674,6 +679,89 @@ TEST_F(vfio, killed)
 	EXPECT_ARRIVES(&self->device, IOVA, memory);
 }
 
+/* -- type1 alone ---------------------------------------------------------- */
+
+/* A page that stops who touches it until somebody fills it; -1 without userfaultfd. */
+static int stopping_page(void **page)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	*page = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	range.range.start = (uintptr_t)*page;
+	range.range.len = page_size;
+	if (*page == MAP_FAILED || ioctl(fd, UFFDIO_API, &api) ||
+	    ioctl(fd, UFFDIO_REGISTER, &range))
+		ksft_exit_fail_perror("userfaultfd");
+	return fd;
+}
+
+static int module_users(const char *name)
+{
+	char path[64];
+	int users = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", name);
+	file = fopen(path, "r");
+	if (file) {
+		if (fscanf(file, "%d", &users) != 1)
+			users = -1;
+		fclose(file);
+	}
+	return users;
+}
+
+/*
+ * The last group leaves a container while an ioctl of it is on its way to the
+ * IOMMU driver: the group does not wait, and the driver stays for the ioctl.
+ */
+TEST(lost_group)
+{
+	int before = module_users("vfio_iommu_type1"), status;
+	struct uffdio_zeropage zero = {};
+	struct pollfd fault = {};
+	struct device device;
+	struct space space;
+	void *argument;
+	char bdf[16];
+	pid_t child;
+
+	page_size = getpagesize();
+	if (before < 0 || find_device(ID_TESTDEV, 0, ANY_GROUP, bdf) < 0)
+		SKIP(return, "no iommu-testdev at vfio-pci, or no module vfio_iommu_type1");
+	fault.fd = stopping_page(&argument);
+	fault.events = POLLIN;
+	if (fault.fd < 0)
+		SKIP(return, "the kernel has no USERFAULTFD");
+	ASSERT_EQ(0, space_open(&space, TYPE1));
+	ASSERT_EQ(0, device_open(&device, &space, bdf));
+	device_close(&device);
+	child = fork();
+	if (!child) {
+		int users = -1;
+
+		if (poll(&fault, 1, 60000) == 1 &&
+		    !ioctl(space.groups[0].fd, VFIO_GROUP_UNSET_CONTAINER))
+			users = module_users("vfio_iommu_type1");
+		/* An argsz of 0: the ioctl fails before it looks at what may be gone. */
+		zero.range.start = (uintptr_t)argument;
+		zero.range.len = page_size;
+		_exit(ioctl(fault.fd, UFFDIO_ZEROPAGE, &zero) ? 255 : users & 127);
+	}
+	EXPECT_EQ(-1, ioctl(space.fd, VFIO_IOMMU_MAP_DMA, argument));
+	EXPECT_EQ(EINVAL, errno);
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(before + 1, WEXITSTATUS(status));
+	EXPECT_EQ(before, module_users("vfio_iommu_type1"));
+	space_close(&space);
+	close(fault.fd);
+}
+
 /* -- iommufd alone -------------------------------------------------------- */
 
 FIXTURE(iommufd) {
@@ -943,7 +1031,7 @@ static bool can_fail(void)
 }
 
 /* Memory runs out at every point of an attach; the old domain must survive. */
-TEST_F(iommufd, failed_attach)
+TEST_F_TIMEOUT(iommufd, failed_attach, 120)
 {
 	uint32_t ioas, hwpt = 0;
 	int n, ret, failures = 0;
@@ -988,12 +1076,17 @@ TEST_F(iommufd, failed_attach)
 }
 
 /* Memory runs out while a device is let go; the kernel's domain must come back without any. */
-TEST_F(iommufd, failed_release)
+TEST_F_TIMEOUT(iommufd, failed_release, 120)
 {
+	uint32_t hwpt;
 	int n;
 
 	if (!can_fail())
 		SKIP(return, "the kernel has no FAILSLAB");
+	/* Letting go may need no memory at all, so see that this one does. */
+	fail_nth(1);
+	EXPECT_NE(0, hwpt_alloc(&self->device, self->space.ioas, &hwpt));
+	EXPECT_TRUE(has_failed());
 	for (n = 1; n < 1000; n++) {
 		ASSERT_EQ(0, device_attach(&self->device, self->space.ioas));
 		fail_nth(n);
@@ -1004,6 +1097,20 @@ TEST_F(iommufd, failed_release)
 	}
 	TH_LOG("%d failures", n - 1);
 	ASSERT_EQ(0, device_bind(&self->device, &self->space, self->bdf));
+}
+
+/* The devices hold the driver's module, and a domain may be there when they have gone. */
+TEST_F(iommufd, domain_keeps_driver)
+{
+	int before = module_users("tce_iommu");
+	uint32_t hwpt;
+
+	if (before < 0)
+		SKIP(return, "no module tce_iommu");
+	ASSERT_EQ(0, hwpt_alloc(&self->device, self->space.ioas, &hwpt));
+	EXPECT_EQ(before + 1, module_users("tce_iommu"));
+	ASSERT_EQ(0, object_destroy(&self->space, hwpt));
+	EXPECT_EQ(before, module_users("tce_iommu"));
 }
 
 static void say_refused(void)

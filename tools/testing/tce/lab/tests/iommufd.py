@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""iommufd with memory that runs out, and its own tests on the devices that it mocks."""
+"""VFIO with memory and groups that go away, and iommufd's own tests on the devices that it mocks."""
 
 from .. import steps
 from ..scenario import Scenario
@@ -16,6 +16,11 @@ def failed_release(bench):
     told = ktap(bench, "tce_vfio -t failed_release", 120)[0]
     bench.guest.check_log()
     return told
+
+
+def lost_group(bench):
+    """tce_vfio: the last group leaves a type1 container in the middle of an ioctl."""
+    return ktap(bench, "tce_vfio -t lost_group", 120)[0]
 
 
 # Of the fixtures, those that are done in seconds.
@@ -50,7 +55,7 @@ def _debug(name, machine, *more, flavour="modern-debug-64k", **others):
 
 
 # The mock needs no device and knows no platform.
-SCENARIOS = [_debug("iommufd", "pseries", failed_attach, failed_release, mock, fail_nth),
-             _debug("iommufd", "powernv10", failed_attach, failed_release),
+SCENARIOS = [_debug("iommufd", "pseries", failed_attach, failed_release, lost_group, mock, fail_nth),
+             _debug("iommufd", "powernv10", failed_attach, failed_release, lost_group),
              *(_debug("iommufd-long", "pseries", mock_long, fail_nth_long, flavour=flavour, only_all=True)
                for flavour in ("modern-debug-64k", "modern-debug-4k"))]
