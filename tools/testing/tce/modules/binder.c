@@ -33,6 +33,10 @@ static unsigned int gap_us = 500;
 module_param(gap_us, uint, 0444);
 MODULE_PARM_DESC(gap_us, "bind again after so long");
 
+static bool wants_reset;
+module_param(wants_reset, bool, 0444);
+MODULE_PARM_DESC(wants_reset, "has EEH reset the slot after any error");
+
 /* What decides who maps the DMA of a device */
 struct owner {
 	const struct dma_map_ops *ops;
@@ -131,6 +135,21 @@ static void binder_remove(struct pci_dev *pdev)
 	dma_unmap_single(dev, addr, PAGE_SIZE, DMA_BIDIRECTIONAL);
 }
 
+static pci_ers_result_t binder_error_detected(struct pci_dev *pdev, pci_channel_state_t state)
+{
+	return PCI_ERS_RESULT_NEED_RESET;
+}
+
+static pci_ers_result_t binder_slot_reset(struct pci_dev *pdev)
+{
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
+static const struct pci_error_handlers binder_error_handlers = {
+	.error_detected = binder_error_detected,
+	.slot_reset = binder_slot_reset,
+};
+
 static const struct pci_device_id binder_ids[] = {
 	{ PCI_DEVICE(0x1234, 0x11e8) },
 	{}
@@ -199,6 +218,8 @@ static int __init binder_init(void)
 	int ret;
 
 	binder.driver_managed_dma = managed;
+	if (wants_reset)
+		binder.err_handler = &binder_error_handlers;
 	ret = pci_register_driver(&binder);
 	if (ret || !hold_us)
 		return ret;
