@@ -248,6 +248,30 @@ static void test_unmap_twice(struct kunit *test)
 		mock_unmap(dev, second);
 }
 
+/* Nor is what is destroyed twice. */
+static void test_destroy_twice(struct kunit *test)
+{
+	struct device *dev = mock_add_small(test);
+	phys_addr_t phys = page_to_phys(mock.page);
+	struct dma_iova_state state = {}, again;
+	dma_addr_t first, second;
+
+	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, phys, PAGE_SIZE));
+	KUNIT_ASSERT_EQ(test, dma_iova_link(dev, &state, phys, 0, PAGE_SIZE, DMA_TO_DEVICE, 0), 0);
+	again = state;
+	dma_iova_destroy(dev, &state, PAGE_SIZE, DMA_TO_DEVICE, 0);
+	kunit_warning_suppress(test) {
+		dma_iova_destroy(dev, &again, PAGE_SIZE, DMA_TO_DEVICE, 0);
+		KUNIT_EXPECT_EQ(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1);
+	}
+	first = mock_map(dev);
+	second = mock_map(dev);
+	KUNIT_EXPECT_NE(test, first, second);
+	mock_unmap(dev, first);
+	if (second != first)
+		mock_unmap(dev, second);
+}
+
 /* IOVAs that wait to be flushed are there when the last one is gone. */
 static void test_queue_flushed_when_full(struct kunit *test)
 {
@@ -422,6 +446,7 @@ static void test_low_iovas(struct kunit *test)
 static struct kunit_case dma_iommu_cases[] = {
 	KUNIT_CASE(test_unmap_without_lookup),
 	KUNIT_CASE(test_unmap_twice),
+	KUNIT_CASE(test_destroy_twice),
 	KUNIT_CASE(test_queue_flushed_when_full),
 	KUNIT_CASE(test_destroy_is_queued),
 	KUNIT_CASE(test_mask),
