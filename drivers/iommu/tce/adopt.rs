@@ -64,10 +64,10 @@ impl Adopter {
             };
             busy |= this.look_at(dev, &lock).is_err();
             match lock.driver() {
-                DriverKind::DmaApi if is_served(dev) => {
+                DriverKind::DmaApi if this.will_serve(dev) => {
                     dev_info!(dev, "PE in use; taken over when its driver unbinds\n")
                 }
-                DriverKind::ManagedDma if is_served(dev) => {
+                DriverKind::ManagedDma if this.will_serve(dev) => {
                     dev_info!(dev, "in use; joins its PE when its driver unbinds\n")
                 }
                 _ => (),
@@ -76,6 +76,13 @@ impl Adopter {
         if busy {
             watch.kick();
         }
+    }
+
+    /// Whether the platform maps the DMA of a device that the driver will serve.
+    fn will_serve(&self, dev: &Device) -> bool {
+        // SAFETY: The handle is dropped at once, with the device locked.
+        let group = unsafe { machine::of_device(dev) };
+        !is_in_group(dev) && group.is_ok_and(|group| !self.pes.excludes(&group))
     }
 
     /// Looks at a device that is locked. On error the lock of that other device of its PE is busy.
@@ -143,12 +150,6 @@ impl Adopter {
         }
         Ok(())
     }
-}
-
-/// Whether the platform maps the DMA of a device that the driver could serve.
-fn is_served(dev: &Device) -> bool {
-    // SAFETY: The handle is dropped at once, with the device locked.
-    !is_in_group(dev) && unsafe { TableGroup::of_device(dev) }.is_ok()
 }
 
 impl pci::DriverEvents for Adopter {

@@ -40,6 +40,7 @@ use kernel::{
         Mutex, //
     },
     syscore,
+    task::Pid,
     xarray::{
         self,
         XArray, //
@@ -93,8 +94,8 @@ impl Endpoint {
     /// Binds the device to the process with the tables `space`. May sleep.
     ///
     /// [`Pe::lend`] has the errors.
-    pub(crate) fn lend(&self, space: &Arc<Space>) -> Result {
-        self.pe.lend(&self.dev, space)
+    pub(crate) fn lend(&self, space: &Arc<Space>, pid: Pid) -> Result {
+        self.pe.lend(&self.dev, space, pid)
     }
 
     /// Unbinds the device from its process. May sleep; cannot fail.
@@ -194,6 +195,7 @@ impl PeList {
         let pe = match known {
             Some(pe) => pe,
             None => {
+                self.check_excluded(dev, &group)?;
                 let mut others = false;
                 Devices::for_each_device(&*group, &mut |other| {
                     others |= !core::ptr::eq(other, dev)
@@ -245,6 +247,7 @@ impl PeList {
             let _changes = self.changes.lock();
             let (index, known) = self.find(dev)?;
             if known.is_none() {
+                self.check_excluded(dev, &group)?;
                 if in_use {
                     return Err(EBUSY);
                 }
@@ -278,7 +281,20 @@ impl PeList {
         pe.is_some_and(|pe| pe.is_in_use(dev))
     }
 
-    /// Takes over the PE of `dev`. The caller holds `changes`.
+    /// Whether the administrator leaves a PE to the platform.
+    pub(crate) fn excludes(&self, group: &Machine) -> bool {
+        self.options.exclude.has_any(group)
+    }
+
+    fn check_excluded(&self, dev: &Device, group: &Machine) -> Result {
+        if self.excludes(group) {
+            dev_info!(dev, "PE excluded; DMA is left to the platform\n");
+            return Err(ECANCELED);
+        }
+        Ok(())
+    }
+
+    /// Takes over the PE of `dev`, which is not excluded. The caller holds `changes`.
     ///
     /// # Safety
     ///
@@ -289,10 +305,6 @@ impl PeList {
         group: Arc<Machine>,
         index: usize,
     ) -> Result<Arc<Pe<Machine>>> {
-        if self.options.exclude.has_any(&*group) {
-            dev_info!(dev, "PE excluded; DMA is left to the platform\n");
-            return Err(ECANCELED);
-        }
         let start = match default_passthrough() || self.options.identity.has_any(&*group) {
             true => Start::Platform,
             false => Start::Owned,
@@ -307,7 +319,10 @@ impl PeList {
             layout: &pe.layout(),
             between: ", ",
         };
-        dev_info!(dev, "PE taken over: {windows}\n");
+        match start {
+            Start::Owned => dev_info!(dev, "PE taken over: {windows}\n"),
+            Start::Platform => dev_info!(dev, "PE taken over: {windows}; held by the platform\n"),
+        }
         let stored = Files::new(&self.debugfs, index, pe.clone()).and_then(|files| {
             let member = Member {
                 pe: pe.clone(),

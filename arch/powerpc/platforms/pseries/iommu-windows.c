@@ -77,6 +77,11 @@ static int spapr_tce_remove_ddw(struct iommu_table_group *table_group,
 	if (ret)
 		return ret;
 
+	/* What comes online from here on does not go into this window */
+	spin_lock(&dma_win_list_lock);
+	window->direct = false;
+	spin_unlock(&dma_win_list_lock);
+
 	win = window->property;
 	/* A window left by kexec has either name and is never direct */
 	if (!win)

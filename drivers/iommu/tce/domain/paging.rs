@@ -10,7 +10,6 @@
 
 use crate::{
     domain,
-    firmware::calls::Calls,
     layout::{
         cpu_page_shift,
         IobaRange,
@@ -38,32 +37,47 @@ use kernel::{
         ProtFlag,
         UnmapRequest, //
     },
-    powerpc::window::{
-        Ioba,
-        PageShift,
-        Tce, //
+    powerpc::{
+        tce::max_ram,
+        window::{
+            Ioba,
+            PageShift,
+            Tce, //
+        }, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// See the module documentation.
 pub(crate) struct Paging {
     space: Arc<Space>,
     /// Where what a TCE may lead to ends.
-    memory_end: PhysAddr,
+    memory_end: Atomic<PhysAddr>,
+    /// Tells where it ends now.
+    max_ram: fn() -> PhysAddr,
 }
 
 impl Paging {
-    /// Makes a domain for PEs with the windows of `layout`. Memory ends at `max_ram`. May sleep.
-    pub(crate) fn for_windows(layout: Layout, max_ram: u64) -> Result<(Geometry, Self)> {
+    /// Makes a domain for PEs with the windows of `layout`. `max_ram` tells where memory ends. May
+    /// sleep.
+    pub(crate) fn for_windows(
+        layout: Layout,
+        max_ram: fn() -> PhysAddr,
+    ) -> Result<(Geometry, Self)> {
         let size = |shift: PageShift| PageSize::from_shift(shift.get()).ok_or(EINVAL);
         let iova = |ioba: Ioba| Iova::new(ioba.get());
         let low = match layout.high_start() {
             Some(high_start) => Some(LowAddresses {
                 high_start: iova(high_start),
                 page: size(layout.low_granule())?,
-                preferred_last: layout.preferred_last(max_ram).map(iova),
+                preferred_last: layout.preferred_last(max_ram()).map(iova),
             }),
             None => None,
         };
@@ -73,14 +87,18 @@ impl Paging {
             aperture: iova_range(layout.aperture()).ok_or(EINVAL)?,
             low,
         };
-        // A hypervisor knows by itself what a TCE may lead to. Without one it is RAM, with all that
-        // can be added: MMIO lies above it on every POWER machine.
-        let memory_end = match layout.holds_copy() {
-            true => PhysAddr::MAX,
+        // A hypervisor knows by itself what a TCE may lead to. Without one it is RAM: MMIO lies
+        // above it on every POWER machine.
+        let max_ram = match layout.holds_copy() {
+            true => || PhysAddr::MAX,
             false => max_ram,
         };
-        let space = Space::new(layout)?;
-        Ok((geometry, Self { space, memory_end }))
+        let this = Self {
+            space: Space::new(layout)?,
+            memory_end: Atomic::new(max_ram()),
+            max_ram,
+        };
+        Ok((geometry, this))
     }
 
     /// What a PE is attached to.
@@ -93,7 +111,8 @@ impl Paging {
     fn tce(&self, req: &MapRequest) -> Option<Tce> {
         let prot = req.prot();
         // A TCE that leads to MMIO fences the PHB.
-        let is_memory = req.paddr_last() < self.memory_end && !prot.contains(ProtFlag::Mmio);
+        let is_memory =
+            req.paddr_last() < self.memory_end.load(Relaxed) && !prot.contains(ProtFlag::Mmio);
         is_memory.then(|| {
             Tce::from_parts(
                 req.paddr(),
@@ -144,7 +163,7 @@ unsafe impl iommu::PagingOps for Paging {
         let pe = endpoint.pe();
         // SAFETY: `Adopter` takes note of a driver before it probes.
         let layout = unsafe { pe.new_layout(ctx.device()) };
-        let (geometry, this) = Self::for_windows(layout, pe.calls().max_ram())?;
+        let (geometry, this) = Self::for_windows(layout, max_ram)?;
         Ok((geometry, Ok(this)))
     }
 
@@ -160,7 +179,12 @@ unsafe impl iommu::PagingOps for Paging {
     }
 
     fn map(self: Pin<&Self>, req: &MapRequest) -> Result<(), MapError> {
-        let tce = self.tce(req).ok_or(EINVAL)?;
+        let tce = self.tce(req).or_else(|| {
+            // Memory may have been added that firmware did not announce.
+            self.memory_end.store((self.max_ram)(), Relaxed);
+            self.tce(req)
+        });
+        let tce = tce.ok_or(EINVAL)?;
         let page = PageShift::new(req.page_size().shift()).ok_or(EINVAL)?;
         self.space
             .map(ioba_range(req.range()), tce, page, req.flags())

@@ -37,7 +37,8 @@ use kernel::{
         WindowNumber, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    task::Pid, //
 };
 
 /// The bus addresses that processes can have of a PE, if it has such a window.
@@ -125,7 +126,10 @@ unsafe impl SvaWindow for Window {
 }
 
 /// See the module documentation.
-pub(crate) struct Process(Arc<Window>);
+pub(crate) struct Process {
+    window: Arc<Window>,
+    pid: Pid,
+}
 
 // SAFETY: The PE translates through the tables of the process only while the PASID is set. What is
 // in the tables is pinned and taken out by those who use `window`.
@@ -134,19 +138,23 @@ unsafe impl iommu::SvaOps for Process {
 
     fn new(ctx: &EndpointCtx<'_, Tce>, _mm: &MmWithUser) -> Result<impl PinInit<Self, Error>> {
         let window = Window::new(ctx.endpoint().pe().layout())?;
-        Ok(Ok(Self(Arc::new(window, GFP_KERNEL)?)))
+        Ok(Ok(Self {
+            window: Arc::new(window, GFP_KERNEL)?,
+            pid: kernel::current!().group_leader().pid(),
+        }))
     }
 
     fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Tce>, _pasid: Pasid) -> Result {
         // That no mapping is there now does not mean that none will be.
-        if ctx.dma_mask() >= self.0.iovas.first().get() {
+        if ctx.dma_mask() >= self.window.iovas.first().get() {
             return Err(EADDRINUSE);
         }
-        ctx.endpoint().lend(self.0.space())
+        // A device that was reset comes again, on behalf of somebody else.
+        ctx.endpoint().lend(self.window.space(), self.pid)
     }
 
     fn window(self: Pin<&Self>) -> Option<Arc<dyn SvaWindow>> {
-        Some(self.0.clone())
+        Some(self.window.clone())
     }
 }
 

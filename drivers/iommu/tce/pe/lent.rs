@@ -66,14 +66,14 @@ impl Lent {
 }
 
 impl<C: Calls + Devices> Pe<C> {
-    /// Gives the high window to the current process, whose memory is in the tables of `space`. May
+    /// Gives the high window to the process `pid`, whose memory is in the tables of `space`. May
     /// sleep.
     ///
     /// On error nothing has changed. Fails with [`EUSERS`] if another process has it, with
     /// [`EADDRINUSE`] if the kernel has mappings there, with [`EOPNOTSUPP`] if the PE has several
     /// devices or is not in a domain of the driver, with [`EINVAL`] if `space` was made for other
     /// windows, with [`ESHUTDOWN`] if the system goes down, and with what firmware answers.
-    pub(crate) fn lend(&self, dev: &Device, space: &Arc<Space>) -> Result {
+    pub(crate) fn lend(&self, dev: &Device, space: &Arc<Space>, pid: Pid) -> Result {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.phase != Phase::Up {
@@ -105,7 +105,7 @@ impl<C: Calls + Devices> Pe<C> {
         state.lent = Some(Lent {
             space: space.clone(),
             dev: dev.into(),
-            pid: kernel::current!().group_leader().pid(),
+            pid,
             is_over: false,
         });
         if result.is_err() {

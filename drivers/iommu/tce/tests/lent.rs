@@ -12,7 +12,8 @@ use crate::{
         map,
         process::{
             on_two,
-            Bed, //
+            Bed,
+            PID, //
         },
         range,
         sweep,
@@ -119,9 +120,9 @@ mod tests {
             rig.fake.fail_from(0);
             bed.reclaim();
             assert!(bed.pe.process().is_some());
-            assert!(bed.pe.lend(rig.dev(), &second) == Err(EUSERS));
+            assert!(bed.pe.lend(rig.dev(), &second, PID) == Err(EUSERS));
             rig.fake.fail_never();
-            bed.pe.lend(rig.dev(), &second)?;
+            bed.pe.lend(rig.dev(), &second, PID)?;
             assert!(!bed.reaches_process() && bed.reaches_kernel());
             bed.reclaim();
             bed.is_over()?;

@@ -35,7 +35,13 @@ use kernel::{
     page::PAGE_SIZE,
     powerpc::window::Firmware as Kind,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 
 /// A domain that a PE is attached to.
@@ -52,7 +58,7 @@ const RW: ProtFlag = ProtFlag::Write;
 impl<'a> Bed<'a> {
     fn new(rig: &'a Rig) -> Result<Self> {
         let pe = rig.pe()?;
-        let (geometry, domain) = Paging::for_windows(pe.layout(), MAX_RAM)?;
+        let (geometry, domain) = Paging::for_windows(pe.layout(), || RAM.load(Relaxed))?;
         let domain = KBox::pin(domain, GFP_KERNEL)?;
         rig.attach(&pe, &domain.target())?;
         let page = geometry.pages.smallest();
@@ -122,6 +128,9 @@ impl<'a> Bed<'a> {
 
 /// Where memory ends: above [`PHYS`], with room for what the tests map.
 const MAX_RAM: u64 = PHYS + (1 << 32);
+
+/// The same, but for tests that add memory.
+static RAM: Atomic<u64> = Atomic::new(MAX_RAM);
 
 #[kunit_tests(tce_paging)]
 mod tests {
@@ -218,6 +227,22 @@ mod tests {
             assert!(tried(16, 1, PHYS, ProtFlag::Read | ProtFlag::Mmio)? == (false, false));
             assert!(domain.iova_to_phys(Iova::new(bed.pages(16))).is_none());
             Ok(())
+        })
+    }
+
+    #[test]
+    fn tces_lead_to_added_memory() -> Result {
+        on_all(|rig| {
+            let bed = Bed::new(rig)?;
+            let domain = bed.domain.as_ref();
+            let end = MAX_RAM & !(bed.page.bytes() - 1);
+            let rw = ProtFlag::Read | ProtFlag::Write;
+            RAM.store(MAX_RAM + (1 << 30), Relaxed);
+            let mapped = domain.map(&bed.prot_request(4, 1, end, rw)?);
+            let after = domain.map(&bed.prot_request(6, 1, end + (1 << 30), rw)?);
+            RAM.store(MAX_RAM, Relaxed);
+            let papr = rig.model.kind == Kind::Papr;
+            ensure(mapped.is_ok() && after.is_ok() == papr, "its end is known")
         })
     }
 

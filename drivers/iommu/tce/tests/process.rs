@@ -35,8 +35,11 @@ use kernel::{
         Tce, //
     },
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    task::Pid, //
 };
+
+pub(super) const PID: Pid = 4711;
 
 /// The memory of the process, above 4 TiB.
 const MINE: u64 = 0x507_4321_0000;
@@ -72,7 +75,7 @@ impl<'a> Bed<'a> {
     }
 
     pub(super) fn lend(&self) -> Result {
-        self.pe.lend(self.rig.dev(), &self.process)
+        self.pe.lend(self.rig.dev(), &self.process, PID)
     }
 
     pub(super) fn reclaim(&self) {
@@ -142,7 +145,7 @@ mod tests {
         on_two(|bed| {
             let Bed { rig, granule, .. } = *bed;
             bed.lend()?;
-            assert!(bed.pe.process().is_some());
+            assert!(bed.pe.process() == Some(PID));
             assert!(!bed.reaches_process() && bed.reaches_kernel());
             bed.fill()?;
             assert_eq!(rig.reaches(bed.at() + 8, true), Some(MINE + 8));
@@ -187,7 +190,7 @@ mod tests {
     fn memory_of_a_process_comes_and_goes() -> Result {
         on_two(|bed| {
             let window = Window::new(bed.pe.layout())?;
-            bed.pe.lend(bed.rig.dev(), window.space())?;
+            bed.pe.lend(bed.rig.dev(), window.space(), PID)?;
             assert_eq!(window.iovas().first().get(), HIGH);
             let pages = IovaRange::from_len(Iova::new(bed.at()), 2 * bed.granule).ok_or(EINVAL)?;
             let second = bed.at() + bed.granule;
@@ -223,12 +226,12 @@ mod tests {
             bed.lend()?;
             bed.lend()?;
             let second = Space::new(bed.pe.layout())?;
-            assert!(bed.pe.lend(bed.rig.dev(), &second) == Err(EUSERS));
+            assert!(bed.pe.lend(bed.rig.dev(), &second, PID) == Err(EUSERS));
             bed.fill()?;
             assert!(bed.reaches_process());
             bed.reclaim();
             bed.reclaim();
-            bed.pe.lend(bed.rig.dev(), &second)?;
+            bed.pe.lend(bed.rig.dev(), &second, PID)?;
             assert!(!bed.reaches_process());
             bed.reclaim();
             bed.is_over()
@@ -291,7 +294,7 @@ mod tests {
         let (other_pe, foreign) = other.attached()?;
         let rig = Rig::new(Model::PSERIES)?;
         let bed = Bed::new(&rig)?;
-        assert!(bed.pe.lend(rig.dev(), &foreign) == Err(EINVAL));
+        assert!(bed.pe.lend(rig.dev(), &foreign, PID) == Err(EINVAL));
         bed.is_over()?;
         rig.leave(&bed.pe);
         other.leave(&other_pe);

@@ -84,6 +84,7 @@ pub(super) struct Gate {
     used: Atomic<bool>,
     pub(super) open: Atomic<bool>,
     pub(super) passed: Atomic<bool>,
+    pub(super) missed: Atomic<bool>,
     #[pin]
     pub(super) arrived: Completion,
 }
@@ -106,6 +107,7 @@ impl Gate {
                 used: Atomic::new(false),
                 open: Atomic::new(false),
                 passed: Atomic::new(false),
+                missed: Atomic::new(false),
                 arrived <- Completion::new(),
             }),
             GFP_KERNEL,
@@ -126,14 +128,15 @@ impl Gate {
         self.passed.store(true, Relaxed);
     }
 
-    /// Waits until somebody is at the gate, for 5 s at most. Any context.
+    /// Waits until somebody is at the gate, for 5 s at most; then `missed` is set. Any context.
     pub(super) fn watch(&self) {
         for _ in 0..50_000 {
             if self.used.load(Relaxed) {
-                break;
+                return;
             }
             udelay(Delta::from_micros(100));
         }
+        self.missed.store(true, Relaxed);
     }
 
     /// Makes the calls of `rig` go through the gate.

@@ -381,7 +381,7 @@ MUTANTS = (
     ("no grace period when the system goes down", f"{_TCE}/endpoint.rs",
      "        // One for all: there may be hundreds of PEs.\n        rcu::synchronize_rcu();\n",
      ""),
-    ("an excluded PE is taken over", f"{_TCE}/endpoint.rs", "if self.options.exclude.has_any(&*group) {", "if false {"),
+    ("an excluded PE is taken over", f"{_TCE}/endpoint.rs", "if self.excludes(group) {", "if false {"),
     ("identity is ignored", f"{_TCE}/endpoint.rs",
      "self.identity && !self.attached.load(Relaxed)",
      "self.identity && self.attached.load(Relaxed)"),
