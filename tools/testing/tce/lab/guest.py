@@ -237,7 +237,7 @@ class Guest:
         """One command to QEMU itself."""
         if not self._qmp:
             raw = socket.socket(socket.AF_UNIX)
-            raw.settimeout(30)
+            raw.settimeout(300)
             # Socket paths are limited to 108 bytes; one through /proc is short.
             folder = os.open(self.directory, os.O_RDONLY)
             raw.connect(f"/proc/self/fd/{folder}/qmp")

@@ -26,7 +26,7 @@ class Device:
     def __init__(self, directory, base):
         self._base = base
         raw = socket.socket(socket.AF_UNIX)
-        raw.settimeout(60)
+        raw.settimeout(300)
         folder = os.open(directory, os.O_RDONLY)
         raw.connect(f"/proc/self/fd/{folder}/qtest")
         os.close(folder)

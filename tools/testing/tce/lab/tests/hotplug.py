@@ -208,8 +208,6 @@ def no_leak(bench):
     """kmemleak finds nothing."""
     leaks = [leak for leak in steps.leaks(bench) if not re.search(_LOST, leak)]
     expect(not leaks, f"{len(leaks)} leaks: {leaks[0] if leaks else ''}")
-    # The log counts all of them.
-    bench.guest.kernel_log = re.sub(r".*kmemleak: \d+ new suspected.*", "", bench.guest.kernel_log)
 
 
 def lockdep_on(bench):

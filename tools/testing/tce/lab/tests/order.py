@@ -37,7 +37,8 @@ def _unload(bench):
     """Takes the driver out while the disk is read."""
     bench.guest.run(f"disk=$(disk_of {bench.bdf('nvme')}); (for part in 0 1 2 3; do ddsum read $disk 0 {4 * MIB}; done >/dev/null 2>&1 &); "
                     "for dev in $(pci 1234:11e8) $(pci 1b36:0010); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; "
-                    "rmmod tce_iommu && rmmod nvme && echo 1 >/sys/bus/pci/rescan", 120)
+                    # Who reads keeps the disk's driver until he sees that the disk has gone.
+                    "rmmod tce_iommu && until rmmod nvme 2>/dev/null; do usleep 50000; done && echo 1 >/sys/bus/pci/rescan", 120)
 
 
 def _rounds(bench, count):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The driver is loaded while other drivers come and go: nothing that runs is disturbed."""
 
+import random
+
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
 
@@ -10,8 +12,9 @@ DISKS = 8
 def _disks(bench):
     """Waits for all disks, and reads some of each."""
     guest = bench.guest
-    for bdf in guest.run("pci 1b36:0010").split():
-        guest.run(f"ddsum read $(disk_of {bdf}) 0 {MIB}", 120)
+    read = [guest.run(f"ddsum read $(disk_of {bdf}) 0 {MIB}", 120) for bdf in guest.run("pci 1b36:0010").split()]
+    want = [bench.image_crc(0, MIB, number) for number in range(DISKS)]
+    expect(sorted(read) == sorted(want), f"read {read}, the disks have {want}")
     found = int(guest.run("ls /dev/nvme?n1 | wc -l"))
     expect(found == DISKS, f"{found} of {DISKS} disks")
     return guest.run("for dev in $(pci 1b36:0010); do type_of $dev; done | sort | uniq -c").split()
@@ -20,11 +23,15 @@ def _disks(bench):
 def disks_bind_meanwhile(bench):
     """Eight disks bind while the driver is loaded."""
     seen = []
+    for number in range(DISKS):
+        with open(bench.image(number), "r+b") as image:
+            image.write(random.Random(number).randbytes(MIB))
     # Read once, so that a module takes its time to load and not to be read.
     bench.guest.run("load nvme_core; cat /modules/*.ko >/dev/null")
     for number, delay in enumerate(bench.memory["delays"]):
         if number:
-            bench.guest.run("for dev in $(pci 1b36:0010); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; "
+            bench.guest.run("until [ $(cat /sys/module/tce_iommu/initstate) = live ]; do usleep 50000; done; "
+                            "for dev in $(pci 1b36:0010); do echo 1 >/sys/bus/pci/devices/$dev/remove; done; "
                             "rmmod nvme; rmmod tce_iommu; echo 1 >/sys/bus/pci/rescan", 120)
         bench.guest.run(f"(load tce_iommu &) ; usleep {delay}; load nvme", 120)
         seen.append(f"{delay} us: {' '.join(_disks(bench))}")
