@@ -59,7 +59,9 @@ use kernel::{
 pub(crate) struct Paging {
     space: Arc<Space>,
     /// Where what a TCE may lead to ends.
-    memory_end: Atomic<PhysAddr>,
+    memory_end: PhysAddr,
+    /// Where it ended when memory was last found that had been added.
+    added_end: Atomic<PhysAddr>,
     /// Tells where it ends now.
     max_ram: fn() -> PhysAddr,
 }
@@ -95,7 +97,8 @@ impl Paging {
         };
         let this = Self {
             space: Space::new(layout)?,
-            memory_end: Atomic::new(max_ram()),
+            memory_end: max_ram(),
+            added_end: Atomic::new(0),
             max_ram,
         };
         Ok((geometry, this))
@@ -109,10 +112,24 @@ impl Paging {
     /// The first TCE of a request, if it leads to memory.
     #[inline(always)]
     fn tce(&self, req: &MapRequest) -> Option<Tce> {
+        Self::tce_below(req, self.memory_end)
+    }
+
+    /// The same for memory that was added since, and that firmware did not announce.
+    #[cold]
+    fn late_tce(&self, req: &MapRequest) -> Option<Tce> {
+        Self::tce_below(req, self.added_end.load(Relaxed)).or_else(|| {
+            let end = (self.max_ram)();
+            self.added_end.store(end, Relaxed);
+            Self::tce_below(req, end)
+        })
+    }
+
+    #[inline(always)]
+    fn tce_below(req: &MapRequest, memory_end: PhysAddr) -> Option<Tce> {
         let prot = req.prot();
         // A TCE that leads to MMIO fences the PHB.
-        let is_memory =
-            req.paddr_last() < self.memory_end.load(Relaxed) && !prot.contains(ProtFlag::Mmio);
+        let is_memory = req.paddr_last() < memory_end && !prot.contains(ProtFlag::Mmio);
         is_memory.then(|| {
             Tce::from_parts(
                 req.paddr(),
@@ -179,12 +196,7 @@ unsafe impl iommu::PagingOps for Paging {
     }
 
     fn map(self: Pin<&Self>, req: &MapRequest) -> Result<(), MapError> {
-        let tce = self.tce(req).or_else(|| {
-            // Memory may have been added that firmware did not announce.
-            self.memory_end.store((self.max_ram)(), Relaxed);
-            self.tce(req)
-        });
-        let tce = tce.ok_or(EINVAL)?;
+        let tce = self.tce(req).or_else(|| self.late_tce(req)).ok_or(EINVAL)?;
         let page = PageShift::new(req.page_size().shift()).ok_or(EINVAL)?;
         self.space
             .map(ioba_range(req.range()), tce, page, req.flags())
