@@ -203,7 +203,7 @@ MUTANTS = (
     ("a flush is none", f"{_TCE}/domain/paging.rs", "        self.space.flush();\n", ""),
     ("a TCE leads to MMIO that says so", f"{_TCE}/domain/paging.rs", " && !prot.contains(ProtFlag::Mmio)", ""),
     ("a TCE leads to what begins in memory", f"{_TCE}/domain/paging.rs", "req.paddr_last() < memory_end", "req.paddr() < memory_end"),
-    ("a TCE leads anywhere on PowerNV", f"{_TCE}/domain/paging.rs", "false => max_ram,", "false => PhysAddr::MAX,"),
+    ("a TCE leads anywhere on PowerNV", f"{_TCE}/domain/paging.rs", "false => max_ram,", "false => || PhysAddr::MAX,"),
     ("the hypervisor's memory is limited", f"{_TCE}/domain/paging.rs", "true => || PhysAddr::MAX,", "true => max_ram,"),
     ("added memory is not seen", f"{_TCE}/domain/paging.rs", "let end = (self.max_ram)();", "let end = 0;"),
     ("reading is writing", f"{_TCE}/domain/paging.rs", "prot.contains(ProtFlag::Read),\n", "prot.contains(ProtFlag::Write),\n"),
