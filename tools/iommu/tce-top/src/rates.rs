@@ -5,43 +5,66 @@
 use crate::state::{Pe, State};
 use serde::Serialize;
 
-/// A PE, and what it did in each second since the look before.
+/// A look, as monitors read it.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Look<'a> {
+    /// Another number comes when a field goes or gets another meaning, not with a new one.
+    pub version: u32,
+    /// Since the machine was started, in seconds.
+    pub uptime: f64,
+    /// Since the look before, in seconds.
+    pub interval: Option<f64>,
+    /// The driver is there.
+    pub loaded: bool,
+    /// The busiest first.
+    pub pes: Vec<Row<'a>>,
+}
+
+/// A PE, and what it did in each second since the look before, if that is known.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Row<'a> {
     #[serde(flatten)]
     pub pe: &'a Pe,
     /// The drivers of its devices.
     pub drivers: Vec<&'a str>,
-    pub publishes_per_s: f64,
-    pub withdrawals_per_s: f64,
-    pub flushes_per_s: f64,
-    pub hypercalls_per_s: f64,
-    pub kills_per_s: f64,
+    pub publishes_per_s: Option<f64>,
+    pub withdrawals_per_s: Option<f64>,
+    pub flushes_per_s: Option<f64>,
+    pub hypercalls_per_s: Option<f64>,
+    pub kills_per_s: Option<f64>,
     /// Since the look before, not in each second.
-    pub new_errors: u64,
+    pub new_errors: Option<u64>,
 }
 
-/// The rows for `now`; without an earlier look the rates are 0. The busiest PE comes first.
-pub fn rows<'a>(before: Option<&State>, now: &'a State) -> Vec<Row<'a>> {
-    let mut rows: Vec<_> = now.pes.iter().map(|pe| row(before, now, pe)).collect();
-    let work = |row: &Row<'_>| row.publishes_per_s + row.withdrawals_per_s;
-    rows.sort_by(|a, b| work(b).total_cmp(&work(a)));
-    rows
+/// What there is `now`, and what happened since the look before.
+pub fn look<'a>(before: Option<&State>, now: &'a State) -> Look<'a> {
+    // A recording may go on after the machine was started again.
+    let interval = before
+        .map(|before| now.uptime - before.uptime)
+        .filter(|seconds| *seconds > 0.0);
+    let old = |pe: &Pe| before?.pes.iter().find(|old| old.group == pe.group);
+    let rows = now.pes.iter().map(|pe| row(old(pe), interval, now, pe));
+    let mut pes: Vec<_> = rows.collect();
+    let work =
+        |row: &Row<'_>| row.publishes_per_s.unwrap_or(0.0) + row.withdrawals_per_s.unwrap_or(0.0);
+    pes.sort_by(|a, b| work(b).total_cmp(&work(a)));
+    Look {
+        version: 1,
+        uptime: now.uptime,
+        interval,
+        loaded: now.loaded,
+        pes,
+    }
 }
 
-fn row<'a>(before: Option<&State>, now: &'a State, pe: &'a Pe) -> Row<'a> {
-    let old = before.and_then(|state| {
-        let old = state.pes.iter().find(|old| old.group == pe.group)?;
-        let seconds = now.uptime - state.uptime;
-        (seconds > 0.0).then_some((old, seconds))
+fn row<'a>(old: Option<&Pe>, interval: Option<f64>, now: &'a State, pe: &'a Pe) -> Row<'a> {
+    // If one counter fell, all began at 0 since: the PE was taken over anew.
+    let base = old.filter(|old| {
+        let mut counters = old.stats.iter();
+        counters.all(|(name, count)| pe.stat(name).is_some_and(|now| now >= *count))
     });
-    // A PE that was taken over anew counts from 0.
-    let more = |count: fn(&Pe) -> u64| {
-        old.map_or(0, |(old, _)| {
-            count(pe).checked_sub(count(old)).unwrap_or(count(pe))
-        })
-    };
-    let rate = |count| old.map_or(0.0, |(_, seconds)| more(count) as f64 / seconds);
+    let more = |count: fn(&Pe) -> Option<u64>| count(pe)?.checked_sub(count(base?)?);
+    let rate = |count| Some(more(count)? as f64 / interval?);
     let of_pe = |device: &&crate::state::Device| device.group == Some(pe.group);
     let mut drivers: Vec<_> = now
         .devices

@@ -5,8 +5,9 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-/// Everything that is shown, at one time.
+/// Everything that is shown, at one time. What an older recording lacks is as in `default()`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct State {
     /// Since the machine was started, in seconds.
     pub uptime: f64,
@@ -14,8 +15,14 @@ pub struct State {
     pub machine: String,
     /// The driver is there.
     pub loaded: bool,
+    /// The kind of kernel that this is, if the driver does not load in such.
+    pub barred: Option<String>,
     /// debugfs can be read.
     pub debugfs: bool,
+    /// Somebody else may read it.
+    pub denied: bool,
+    /// vfio-pci is there.
+    pub vfio_pci: bool,
     /// Parameters of the driver and of VFIO, by `module.name`.
     pub parameters: BTreeMap<String, String>,
     pub devices: Vec<Device>,
@@ -24,6 +31,7 @@ pub struct State {
 
 /// A PCI device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Device {
     pub bdf: String,
     pub class: String,
@@ -33,21 +41,25 @@ pub struct Device {
 
 /// A PE that the driver has.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pe {
     pub group: u32,
-    /// The type of its default domain: what the group's `type` reads.
+    /// The type of its default domain: what is written to the group's `type`.
     pub kind: String,
     /// What its windows do.
     pub domain: String,
     pub devices: Vec<Member>,
     pub windows: Vec<Window>,
-    /// The counters, by name.
+    /// The process that window 1 belongs to.
+    pub process: Option<u32>,
+    /// The counters, by name; none if they could not be read.
     pub stats: BTreeMap<String, u64>,
     pub tables: Vec<Table>,
 }
 
 /// A device of a PE.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Member {
     pub bdf: String,
     pub blocked: bool,
@@ -56,6 +68,7 @@ pub struct Member {
 
 /// A DMA window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Window {
     pub number: u32,
     pub base: u64,
@@ -67,6 +80,7 @@ pub struct Window {
 
 /// The table of a window.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Table {
     pub window: u32,
     pub tces: u64,
@@ -96,6 +110,16 @@ impl State {
                 parameters.insert(format!("{module}.{name}"), line(&place.join(&name)));
             }
         }
+        let there = |name: &str| root.join(name).exists();
+        // The kernel after a dump that firmware helps with (fadump) is one as any other.
+        let barred = if there("proc/vmcore") && !there("sys/kernel/fadump/release_mem") {
+            Some("kdump kernels")
+        } else if line(&root.join("sys/devices/system/cpu/svm")) == "1" {
+            Some("secure guests")
+        } else {
+            None
+        };
+        let seen = fs::read_dir(&debugfs).map_err(|e| e.kind());
         let uptime = line(&root.join("proc/uptime"));
         Ok(Self {
             uptime: uptime
@@ -104,16 +128,46 @@ impl State {
                 .and_then(|seconds| seconds.parse().ok())
                 .ok_or_else(|| io::Error::other("cannot read /proc/uptime"))?,
             machine: line(&root.join("proc/device-tree/compatible")).replace('\0', " "),
-            loaded: root.join("sys/class/iommu/tce").exists(),
-            debugfs: fs::read_dir(&debugfs).is_ok(),
+            loaded: there("sys/class/iommu/tce"),
+            barred: barred.map(str::to_owned),
+            debugfs: seen.is_ok(),
+            denied: seen.is_err_and(|kind| kind == io::ErrorKind::PermissionDenied),
+            vfio_pci: there("sys/bus/pci/drivers/vfio-pci"),
             parameters,
             devices,
             pes,
         })
     }
 
-    pub fn device(&self, bdf: &str) -> Option<&Device> {
+    /// Finds a device. Letters of its address may be large, and the domain missing if it is 0.
+    pub fn device(&self, address: &str) -> Option<&Device> {
+        let mut bdf = address.to_ascii_lowercase();
+        if bdf.matches(':').count() == 1 {
+            bdf.insert_str(0, "0000:");
+        }
         self.devices.iter().find(|device| device.bdf == bdf)
+    }
+
+    /// Why no PE can be seen.
+    pub fn trouble(&self) -> Option<String> {
+        match (self.loaded, &self.barred) {
+            (false, Some(kind)) => Some(format!(
+                "tce_iommu is not used in {kind}: DMA stays with the platform"
+            )),
+            (false, None) => Some("tce_iommu is not loaded: modprobe tce_iommu".to_owned()),
+            (true, _) if self.denied => {
+                Some("no permission to read /sys/kernel/debug: run it as root".to_owned())
+            }
+            (true, _) if !self.debugfs => {
+                Some("debugfs is not there: mount -t debugfs none /sys/kernel/debug".to_owned())
+            }
+            (true, _) => None,
+        }
+    }
+
+    /// The machine has no hypervisor, and so kills and flushes in place of hypercalls.
+    pub fn is_powernv(&self) -> bool {
+        self.machine.contains("ibm,powernv")
     }
 
     pub fn parameter(&self, name: &str) -> &str {
@@ -145,25 +199,32 @@ impl Pe {
     fn read(root: &Path, place: &Path, group: u32) -> Self {
         let text = |name: &str| fs::read_to_string(place.join(name)).unwrap_or_default();
         let groups = root.join("sys/kernel/iommu_groups");
+        let kind = line(&groups.join(group.to_string()).join("type"));
+        let windows = text("windows");
         Self {
             group,
-            kind: line(&groups.join(group.to_string()).join("type")),
+            // The core has no name for the domain that is the platform's DMA code.
+            kind: match kind.as_str() {
+                "unknown" => "identity".to_owned(),
+                _ => kind,
+            },
             domain: text("domain").trim().to_owned(),
             devices: text("devices").lines().filter_map(Member::parse).collect(),
-            windows: text("windows").lines().filter_map(Window::parse).collect(),
+            windows: windows.lines().filter_map(Window::parse).collect(),
+            process: windows.lines().find_map(process),
             stats: text("stats").lines().filter_map(pair).collect(),
             tables: text("tables").lines().filter_map(Table::parse).collect(),
         }
     }
 
-    pub fn stat(&self, name: &str) -> u64 {
-        self.stats.get(name).copied().unwrap_or(0)
+    pub fn stat(&self, name: &str) -> Option<u64> {
+        self.stats.get(name).copied()
     }
 
     /// All hypercalls.
-    pub fn hypercalls(&self) -> u64 {
+    pub fn hypercalls(&self) -> Option<u64> {
         let calls = self.stats.iter().filter(|(name, _)| name.starts_with("h_"));
-        calls.map(|(_, count)| count).sum()
+        (!self.stats.is_empty()).then(|| calls.map(|(_, count)| count).sum())
     }
 
     pub fn tces(&self) -> u64 {
@@ -240,4 +301,10 @@ fn number(text: &str) -> Option<u64> {
 fn pair(line: &str) -> Option<(String, u64)> {
     let (name, count) = line.split_once(' ')?;
     Some((name.to_owned(), count.parse().ok()?))
+}
+
+fn process(line: &str) -> Option<u32> {
+    line.strip_prefix("window 1 belongs to process ")?
+        .parse()
+        .ok()
 }

@@ -19,7 +19,8 @@ from .say import Fail, Progress
 PLACE = "tools/iommu/tce-top"
 _TARGET = "powerpc64le-unknown-linux-gnu"
 _CRATES = "usr/share/cargo/registry"
-_PACKAGES = ("cargo/trixie-backports", "librust-comfy-table-dev", "librust-lexopt-dev", "librust-serde-dev", "librust-serde-json-dev")
+_PACKAGES = ("cargo/trixie-backports", "librust-comfy-table-dev", "librust-lexopt-dev", "librust-serde-dev", "librust-serde-json-dev",
+             "librust-terminal-size-dev")
 _lock = threading.Lock()    # two boots may ask at once
 
 
