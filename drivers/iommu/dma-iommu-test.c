@@ -225,11 +225,21 @@ static void test_unmap_without_lookup(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, mock.lookups, before);
 }
 
+static void expect_distinct(struct kunit *test, struct device *dev)
+{
+	dma_addr_t first = mock_map(dev), second = mock_map(dev);
+
+	KUNIT_EXPECT_NE(test, first, second);
+	mock_unmap(dev, first);
+	if (second != first)
+		mock_unmap(dev, second);
+}
+
 /* What is unmapped twice is not handed out twice. */
 static void test_unmap_twice(struct kunit *test)
 {
 	struct device *dev = mock_add_small(test);
-	dma_addr_t iova = mock_map(dev), first, second;
+	dma_addr_t iova = mock_map(dev);
 
 	KUNIT_ASSERT_FALSE(test, dma_mapping_error(dev, iova));
 	mock_unmap(dev, iova);
@@ -240,12 +250,7 @@ static void test_unmap_twice(struct kunit *test)
 		/* CONFIG_DMA_API_DEBUG has something to say too. */
 		KUNIT_EXPECT_GE(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 2);
 	}
-	first = mock_map(dev);
-	second = mock_map(dev);
-	KUNIT_EXPECT_NE(test, first, second);
-	mock_unmap(dev, first);
-	if (second != first)
-		mock_unmap(dev, second);
+	expect_distinct(test, dev);
 }
 
 /* Nor is what is destroyed twice. */
@@ -254,7 +259,6 @@ static void test_destroy_twice(struct kunit *test)
 	struct device *dev = mock_add_small(test);
 	phys_addr_t phys = page_to_phys(mock.page);
 	struct dma_iova_state state = {}, again;
-	dma_addr_t first, second;
 
 	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, phys, PAGE_SIZE));
 	KUNIT_ASSERT_EQ(test, dma_iova_link(dev, &state, phys, 0, PAGE_SIZE, DMA_TO_DEVICE, 0), 0);
@@ -264,12 +268,7 @@ static void test_destroy_twice(struct kunit *test)
 		dma_iova_destroy(dev, &again, PAGE_SIZE, DMA_TO_DEVICE, 0);
 		KUNIT_EXPECT_EQ(test, KUNIT_SUPPRESSED_WARNING_COUNT(), 1);
 	}
-	first = mock_map(dev);
-	second = mock_map(dev);
-	KUNIT_EXPECT_NE(test, first, second);
-	mock_unmap(dev, first);
-	if (second != first)
-		mock_unmap(dev, second);
+	expect_distinct(test, dev);
 }
 
 /* IOVAs that wait to be flushed are there when the last one is gone. */

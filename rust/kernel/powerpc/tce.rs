@@ -376,9 +376,11 @@ pub fn is_secure_guest() -> bool {
     unsafe { bindings::is_secure_guest() }
 }
 
-/// Returns the end of RAM, in bytes, with all memory that can be added at run time.
+/// Returns the end of RAM, in bytes, with the memory that firmware says can be added at run time.
+/// PowerNV says nothing of it: what is added there counts once it is there. Any context.
 #[inline(never)]
 pub fn max_ram() -> u64 {
-    // SAFETY: The function can be called at any time after boot.
+    // SAFETY: The function can be called at any time after boot and in any context: it reads the
+    // device tree below a raw spinlock, and the end of the memory that there is.
     unsafe { bindings::memory_hotplug_max() }
 }

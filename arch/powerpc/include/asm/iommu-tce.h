@@ -7,6 +7,9 @@
 #ifndef _ASM_POWERPC_IOMMU_TCE_H
 #define _ASM_POWERPC_IOMMU_TCE_H
 
+#include <linux/dma-map-ops.h>
+#include <linux/iommu-dma.h>
+
 #include <asm/iommu.h>
 
 /* Who creates the DMA windows of a PE and holds their TCE tables */
@@ -89,6 +92,19 @@ struct iommu_tce_ops {
 	void (*kill)(struct iommu_table_group *table_group, u32 page_shift,
 		     u64 index, u64 npages);
 };
+
+/*
+ * A device that the driver fails to probe must not use what the platform has
+ * for the PE: the windows are the driver's. Called before the device is added.
+ */
+static inline void iommu_tce_setup_device(struct iommu_table_group *table_group,
+					  struct device *dev)
+{
+	if (table_group->driver_has_it && !use_dma_iommu(dev)) {
+		set_dma_ops(dev, &dma_dummy_ops);
+		set_iommu_table_base(dev, NULL);
+	}
+}
 
 #ifdef CONFIG_PPC_PSERIES
 /* The device tree knows of all windows when this returns */

@@ -124,6 +124,27 @@ static long pnv_ioda2_query(struct iommu_table_group *table_group,
 	return 0;
 }
 
+static void pnv_ioda2_kill(struct iommu_table_group *table_group,
+		u32 page_shift, u64 index, u64 npages)
+{
+	struct pnv_ioda_pe *pe = to_pe(table_group);
+	struct pnv_phb *phb = pe->phb;
+
+	mb(); /* The TCEs are in memory before the PHB may fetch them again */
+	if (npages)
+		pnv_pci_ioda2_tce_invalidate_pages(pe, page_shift, index,
+						   npages);
+	else
+		pnv_pci_ioda2_tce_invalidate_pe(pe);
+
+	/*
+	 * OPAL waits, a store to PHB3 does not. The load cannot pass it. The
+	 * version register is the one that is always there.
+	 */
+	if (phb->model == PNV_PHB_MODEL_PHB3 && phb->regs)
+		in_be64(phb->regs + PHB3_VERSION);
+}
+
 /* Window 0 is there with the table of the platform, or not at all */
 static int64_t pnv_ioda2_set_low(struct pnv_ioda_pe *pe,
 		struct iommu_table *tbl, bool on)
@@ -143,6 +164,7 @@ static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 	if (!tbl)
 		return -ENODEV;
 
+	table_group->driver_has_it |= !on;
 	rc = pnv_ioda2_set_low(pe, tbl, on);
 	if (!rc) {
 		num = 1;
@@ -152,10 +174,11 @@ static long pnv_ioda2_set_platform(struct iommu_table_group *table_group,
 		if (rc)
 			pnv_ioda2_set_low(pe, tbl, !on);
 	}
-	pnv_pci_ioda2_tce_invalidate_pe(pe);
+	pnv_ioda2_kill(table_group, 0, 0, 0);
 	if (rc)
 		return pnv_ioda2_refused(pe, num, on ? "not given back" :
 					 "not taken over", rc);
+	table_group->driver_has_it = !on;
 
 	return 0;
 }
@@ -176,7 +199,7 @@ static long pnv_ioda2_open_window(struct iommu_table_group *table_group,
 	if (rc)
 		return pnv_ioda2_refused(pe, num, "not opened", rc);
 
-	pnv_pci_ioda2_tce_invalidate_pe(pe);
+	pnv_ioda2_kill(table_group, 0, 0, 0);
 	win->base = window_base(pe, num);
 	win->id = (pe->pe_number << 1) + num;
 
@@ -196,30 +219,9 @@ static long pnv_ioda2_close_window(struct iommu_table_group *table_group,
 	if (rc)
 		return pnv_ioda2_refused(pe, num, "stays open", rc);
 
-	pnv_pci_ioda2_tce_invalidate_pe(pe);
+	pnv_ioda2_kill(table_group, 0, 0, 0);
 
 	return 0;
-}
-
-static void pnv_ioda2_kill(struct iommu_table_group *table_group,
-		u32 page_shift, u64 index, u64 npages)
-{
-	struct pnv_ioda_pe *pe = to_pe(table_group);
-	struct pnv_phb *phb = pe->phb;
-
-	mb(); /* The TCEs are in memory before the PHB may fetch them again */
-	if (npages)
-		pnv_pci_ioda2_tce_invalidate_pages(pe, page_shift, index,
-						   npages);
-	else
-		pnv_pci_ioda2_tce_invalidate_pe(pe);
-
-	/*
-	 * OPAL waits, a store to PHB3 does not. The load cannot pass it. The
-	 * version register is the one that is always there.
-	 */
-	if (phb->model == PNV_PHB_MODEL_PHB3 && phb->regs)
-		in_be64(phb->regs + PHB3_VERSION);
 }
 
 const struct iommu_tce_ops pnv_ioda2_tce_ops = {

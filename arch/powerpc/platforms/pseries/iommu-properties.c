@@ -89,6 +89,13 @@ struct property *find_property_soon(struct device_node *np, const char *name)
 	return changes ? prop : of_find_property(np, name, NULL);
 }
 
+const void *find_value_soon(struct device_node *np, const char *name)
+{
+	struct property *prop = find_property_soon(np, name);
+
+	return prop ? prop->value : NULL;
+}
+
 void pseries_settle_dma_windows(void)
 {
 	flush_work(&dn_changes_work);

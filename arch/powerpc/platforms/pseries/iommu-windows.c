@@ -39,16 +39,15 @@ struct dma_win *find_ddw(struct device_node *pdn)
 }
 
 /*
- * Give up the default window, so that there is room for a larger one. Only if
- * reset_dma_window() can bring it back. Returns its property.
+ * Give up the default window, in which no TCE is set, so that there is room for
+ * a larger one. Only if reset_dma_window() can bring it back. Returns its property.
  */
-struct property *remove_default_dma_window(struct device_node *pdn, u32 *ddw_avail,
-					   bool cleanup)
+struct property *remove_default_dma_window(struct device_node *pdn, u32 *ddw_avail)
 {
 	struct property *default_win = find_property_soon(pdn, "ibm,dma-window");
 
 	if (!default_win || ddw_read_ext(pdn, DDW_EXT_RESET_DMA_WIN, NULL) ||
-	    remove_dma_window(pdn, ddw_avail, default_win, cleanup))
+	    remove_dma_window(pdn, ddw_avail, default_win, false))
 		return NULL;
 
 	return default_win;
@@ -77,11 +76,6 @@ static int spapr_tce_remove_ddw(struct iommu_table_group *table_group,
 	if (ret)
 		return ret;
 
-	/* What comes online from here on does not go into this window */
-	spin_lock(&dma_win_list_lock);
-	window->direct = false;
-	spin_unlock(&dma_win_list_lock);
-
 	win = window->property;
 	/* A window left by kexec has either name and is never direct */
 	if (!win)
@@ -90,6 +84,11 @@ static int spapr_tce_remove_ddw(struct iommu_table_group *table_group,
 		win = of_find_property(pdn, DMA64_PROPNAME, NULL);
 	if (!win)
 		return -ENODEV;
+
+	/* What comes online from here on does not go into this window */
+	spin_lock(&dma_win_list_lock);
+	window->direct = false;
+	spin_unlock(&dma_win_list_lock);
 
 	/* It may be gone, as after a migration */
 	if (remove_dma_window(pdn, ddw_avail, win, !window->property) &&
@@ -117,9 +116,8 @@ static int spapr_tce_remove_ddw(struct iommu_table_group *table_group,
 static const __be32 *default_window_prop(struct iommu_table_group *table_group,
 					 struct device_node *pdn)
 {
-	struct property *win = find_property_soon(pdn, "ibm,dma-window");
-
-	return win && !table_group->default_win_closed ? win->value : NULL;
+	return table_group->default_win_closed ? NULL :
+	       find_value_soon(pdn, "ibm,dma-window");
 }
 
 /* Have the default window, clear, with tables[0] for it */
@@ -235,11 +233,15 @@ static long spapr_tce_query(struct iommu_table_group *table_group,
 		query->nr_windows++;
 	}
 
-	if (!disable_ddw && !read_ddw_tokens(pdn, ddw_avail) &&
-	    !query_ddw(pdev, ddw_avail, &ddw, pdn) && ddw.windows_available) {
-		query->nr_windows += ddw.windows_available;
-		query->page_sizes = query_page_size_to_mask(ddw.page_size);
-		query->max_tces = ddw.largest_available_block;
+	if (!disable_ddw && !read_ddw_tokens(pdn, ddw_avail)) {
+		if (query_ddw(pdev, ddw_avail, &ddw, pdn)) {
+			/* Not known, which is no reason to give up the default one */
+			query->nr_windows++;
+		} else if (ddw.windows_available) {
+			query->nr_windows += ddw.windows_available;
+			query->page_sizes = query_page_size_to_mask(ddw.page_size);
+			query->max_tces = ddw.largest_available_block;
+		}
 	}
 
 	phb = PCI_DN(pdn)->phb;
@@ -262,8 +264,9 @@ static long spapr_tce_query(struct iommu_table_group *table_group,
  * default window, without a TCE.
  */
 static long spapr_tce_set_platform(struct iommu_table_group *table_group,
-				   struct device *dev, bool on __always_unused)
+				   struct device *dev, bool on)
 {
+	const bool had = table_group->driver_has_it;
 	struct pci_dev *pdev = to_pci_dev(dev);
 	struct device_node *pdn;
 	int ret;
@@ -279,15 +282,20 @@ static long spapr_tce_set_platform(struct iommu_table_group *table_group,
 	     ddw_read_ext(pdn, DDW_EXT_RESET_DMA_WIN, NULL)))
 		return -ENODEV;
 
+	table_group->driver_has_it |= !on;
 	ret = spapr_tce_remove_ddw(table_group, pdev, pdn);
-	if (ret)
-		return ret;
+	if (!ret)
+		ret = spapr_tce_reset_unknown(table_group, pdev, pdn);
+	if (!ret)
+		ret = spapr_tce_default_window(table_group, pdev, pdn);
 
-	ret = spapr_tce_reset_unknown(table_group, pdev, pdn);
-	if (ret)
-		return ret;
+	/* Nothing has changed after -ENODEV */
+	if (!ret)
+		table_group->driver_has_it = !on;
+	else if (ret == -ENODEV)
+		table_group->driver_has_it = had;
 
-	return spapr_tce_default_window(table_group, pdev, pdn);
+	return ret;
 }
 
 static long spapr_tce_open_window(struct iommu_table_group *table_group,
@@ -375,7 +383,7 @@ static int spapr_tce_close_default_window(struct iommu_table_group *table_group,
 			return -ENOMEM;
 	}
 
-	win = remove_default_dma_window(pdn, ddw_avail, false);
+	win = remove_default_dma_window(pdn, ddw_avail);
 	if (win) {
 		if (saved)
 			change_property_later(pdn, saved, true);

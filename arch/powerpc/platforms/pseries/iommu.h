@@ -96,12 +96,12 @@ struct property *dup_property(struct device_node *pdn, const char *from, const c
 void free_property(struct property *prop);
 void change_property_later(struct device_node *np, struct property *prop, bool add);
 struct property *find_property_soon(struct device_node *np, const char *name);
+const void *find_value_soon(struct device_node *np, const char *name);
 
 /* iommu-windows.c */
 extern const struct iommu_tce_ops pseries_tce_ops;
 
 struct dma_win *find_ddw(struct device_node *pdn);
-struct property *remove_default_dma_window(struct device_node *pdn, u32 *ddw_avail,
-					   bool cleanup);
+struct property *remove_default_dma_window(struct device_node *pdn, u32 *ddw_avail);
 
 #endif /* _PSERIES_IOMMU_H */

@@ -728,7 +728,8 @@ fn for_each_tce(addr: PhysAddr, levels: u32, f: &mut impl FnMut(Tce)) {
 impl Calls for Fake {
     fn query(&self, _: &Device) -> Result<Query> {
         let mut state = self.state.lock();
-        if Self::call(&mut state) {
+        let refused = Self::call(&mut state);
+        if refused && self.model.kind == Kind::Ioda {
             return Err(EIO);
         }
         let id = |n| WindowId::new(LIOBN + n);
@@ -746,18 +747,20 @@ impl Calls for Fake {
                 ([window(0), window(1)], 5)
             }
         };
-        let room = match &state.windows {
-            [Some(_), _] => state.ddw && !self.model.one_window,
-            [None, _] => state.ddw,
-        };
+        // What RTAS does not say, as with `spapr_tce_query()`, is whether a window would find room.
+        let room = !refused
+            && match &state.windows {
+                [Some(_), _] => state.ddw && !self.model.one_window,
+                [None, _] => state.ddw,
+            };
         Ok(Query {
             firmware: self.model.kind,
-            nr_windows: if (room && !self.model.one_window) || max_levels > 0 {
+            nr_windows: if (room && !self.model.one_window) || max_levels > 0 || refused {
                 2
             } else {
                 1
             },
-            page_sizes: PageShifts::new(self.model.page_sizes),
+            page_sizes: PageShifts::new(if refused { 0 } else { self.model.page_sizes }),
             max_tces: Tces::new(if room { MAX_TCES } else { 0 }),
             max_levels,
             windows,

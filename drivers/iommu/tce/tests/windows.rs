@@ -154,6 +154,25 @@ mod tests {
         Ok(())
     }
 
+    // Nor is it given up because firmware did not say what else there may be.
+    #[test]
+    fn the_default_window_is_kept_if_firmware_does_not_answer() -> Result {
+        for model in [ONE_WINDOW, Model::PSERIES] {
+            let rig = Rig::new(model)?;
+            // The first query comes before the windows are taken.
+            rig.fake.fail_at(2);
+            let pe = rig.pe()?;
+            assert!(rig.fake.has_failed());
+            rig.fake.fail_never();
+            assert_eq!(pe.layout().windows().count(), 1);
+            assert_eq!(pe.layout().aperture().first.get(), 0);
+            assert!(rig.leave(&pe));
+            life(&rig)?;
+            rig.check()?;
+        }
+        Ok(())
+    }
+
     // Whatever firmware refuses on the way, there is a window that works, or the platform has it.
     #[test]
     fn a_refusal_leaves_a_window() -> Result {

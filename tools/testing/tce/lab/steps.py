@@ -131,9 +131,9 @@ def _size(number):
     return f"{number} EiB"
 
 
-def windows(bench):
+def windows(bench, device="nvme"):
     """DMA windows of the nvme (base, size, page size)."""
-    status, text = bench.guest.try_run(f"cat {DEBUGFS}/$(group_of {bench.bdf('nvme')})/windows")
+    status, text = bench.guest.try_run(f"cat {DEBUGFS}/$(group_of {bench.bdf(device)})/windows")
     if status:
         raise Skip("no debugfs files")
     found = re.findall(r"window (\d+) base (0x[0-9a-f]+) size (0x[0-9a-f]+) page (0x[0-9a-f]+)", text)

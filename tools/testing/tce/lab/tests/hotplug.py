@@ -191,6 +191,19 @@ def phb_rounds_long(bench):
     return phb_rounds(bench, 100)
 
 
+# -- a group that somebody holds ----------------------------------------------
+
+def group_outlives(bench):
+    """Somebody holds the group of a PE that goes, and lets it go when another has come in its place."""
+    guest, goes = bench.guest, bench.memory["goes"]
+    group = guest.run(f"insmod /modules/held_group.ko device={goes}; group_of {goes}")
+    (phb_rounds if bench.is_pseries else sysfs_rounds)(bench, 1)
+    now = guest.run(f"group_of {bench.memory['goes']}; rmmod held_group")
+    expect(now != group, f"group {group} is that of the new PE")
+    (phb_rounds if bench.is_pseries else sysfs_rounds)(bench, 1)
+    return f"group {group}, then {now}"
+
+
 # -- afterwards --------------------------------------------------------------
 
 def unloaded(bench):
@@ -225,8 +238,9 @@ def _each(name, steps_, machines=("pseries", "powernv10"), flavour="modern-64k",
 
 
 SCENARIOS = [
-    *_each("hotplug", (sysfs_rounds, plug_rounds, vfio_rounds, vfio_dies)),
-    *_each("hotplug-phb", (phb_rounds, lockdep_on), machines=("pseries",), flavour="modern-debug-64k"),
+    *_each("hotplug", (sysfs_rounds, plug_rounds, vfio_rounds, vfio_dies), machines=("pseries",)),
+    *_each("hotplug", (sysfs_rounds, plug_rounds, vfio_rounds, vfio_dies, group_outlives), machines=("powernv10",), modules=True),
+    *_each("hotplug-phb", (phb_rounds, group_outlives, lockdep_on), machines=("pseries",), flavour="modern-debug-64k", modules=True),
     *[Scenario("hotplug-shared", "modern-64k", machine, ("nvme", "nvme", "testdev"), _SYSFS_SHARED, together=True)
       for machine in ("pseries", "powernv10")],
     *_each("hotplug-long", (plug_rounds_long, vfio_rounds_long, lockdep_on, no_leak), flavour="modern-debug-64k", only_all=True),

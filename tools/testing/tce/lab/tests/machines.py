@@ -4,7 +4,7 @@
 import re
 import time
 
-from .. import steps
+from .. import hotplug, steps
 from ..guest import GuestError, patience
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type
@@ -93,6 +93,40 @@ def windows_are_lost(bench):
     return f"{lost}; {said[0]}; then {again}"
 
 
+def _set_tokens(bench, tokens):
+    """Writes which RTAS calls there are for windows of the PE of edu."""
+    guest = bench.guest
+    node = f"/sys/bus/pci/devices/{bench.bdf('edu')}/of_node/.."
+    octal = "".join(f"\\{byte:03o}" for byte in bytes.fromhex(tokens))
+    guest.run(f"{{ printf 'update_property %d ibm,ddw-applicable {len(tokens) // 2} ' {hotplug.cell(guest, node, 'phandle')}; "
+              f"printf '{octal}'; }} >/tmp/update; dd if=/tmp/update of=/proc/ppc64/ofdt bs=4096 2>/dev/null")
+
+
+def query_is_refused(bench):
+    """A PE keeps the default window when firmware does not say what else it may have."""
+    guest, bdf = bench.guest, bench.bdf("edu")
+    path = f"/sys/kernel/iommu_groups/$(group_of {bdf})/type"
+    anew = f"echo identity >{path} && echo DMA >{path}"
+    tokens = guest.run(f"od -An -v -tx1 /sys/bus/pci/devices/{bdf}/of_node/../ibm,ddw-applicable | tr -d ' \\n'")
+    before = steps.windows(bench, "edu")
+    # To remove a window takes other arguments, so firmware refuses what is meant as a query.
+    _set_tokens(bench, tokens[16:24] + tokens[8:])
+    guest.read_log()
+    # What a PE does that gives its default window up and gets it back.
+    guest.trace("spapr_iommu_ddw_reset", True)
+    guest.run(anew)
+    said = guest.check_log()
+    expect("no 64-bit DMA window" in said and "given up" not in said, f"the log says: {said[-300:]}")
+    expect("ddw_reset" not in guest.qemu_log.read_text(), "the default window was given up")
+    low = steps.windows(bench, "edu")
+    expect(before.startswith(low), f"windows {low}, before {before}")
+    _set_tokens(bench, tokens)
+    guest.run(anew)
+    after = steps.windows(bench, "edu")
+    expect(after == before, f"windows {after}, before {before}")
+    return low
+
+
 def opal_refuses(bench):
     """OPAL's refusals have their names in the log, which does not overflow."""
     bench.guest.try_run("insmod /modules/refused.ko")
@@ -147,5 +181,6 @@ SCENARIOS = [
                        only_all=name == "512m")),
     _memory_scenario("modern-64k"), _memory_scenario("modern-debug-64k", only_all=True),
     Scenario("windows-lost", "modern-64k", "pseries", ("edu",), (steps.driver_loaded, windows_are_lost), modules=True),
+    Scenario("query-refused", "modern-64k", "pseries", ("edu",), (steps.driver_loaded, query_is_refused, steps.log_clean)),
     Scenario("opal-refuses", "modern-64k", "powernv10", ("edu",), (opal_refuses, steps.log_clean), modules=True),
 ]
