@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A QEMU plugin that counts what a guest does between the marks of marks.h, on
- * all its CPUs, which must take turns (-icount). For each measurement it appends
- * to the file of its argument out=:
+ * all its CPUs. For each measurement it appends to the file of its argument out=:
  *
  *	block PART ADDRESS INSTRUCTIONS ENTRIES		of a translated block
  *	hcall PART OPCODE TOKEN COUNT			TOKEN of RTAS calls, else 0
  *	end
  */
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,14 +53,25 @@ static struct call calls[1024];
 static size_t nr_calls;
 static struct qemu_plugin_register *r3, *r4;
 static struct array *bytes;
+/* Each CPU has a thread of QEMU, unless they take turns. For all but the figures of a block. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void touch(struct block *block)
 {
-	if (block->touched)
+	if (__atomic_load_n(&block->touched, __ATOMIC_RELAXED))
 		return;
-	block->touched = true;
-	block->next = touched;
-	touched = block;
+	pthread_mutex_lock(&lock);
+	if (!block->touched) {
+		__atomic_store_n(&block->touched, true, __ATOMIC_RELAXED);
+		block->next = touched;
+		touched = block;
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void add(int64_t *figure, int64_t more)
+{
+	__atomic_fetch_add(figure, more, __ATOMIC_RELAXED);
 }
 
 static void on_block(unsigned int vcpu, void *data)
@@ -69,8 +80,8 @@ static void on_block(unsigned int vcpu, void *data)
 
 	(void)vcpu;
 	touch(block);
-	block->instructions[part] += block->length;
-	block->entries[part]++;
+	add(&block->instructions[part], block->length);
+	add(&block->entries[part], 1);
 }
 
 /* The register as a number, whatever the byte order of the guest: the values are small. */
@@ -96,15 +107,11 @@ static uint32_t rtas_token(void)
 	return __builtin_bswap32(token);
 }
 
-static void on_hcall(unsigned int vcpu, void *data)
+static void count_hcall(void)
 {
 	uint64_t opcode, token;
 	size_t i;
 
-	(void)vcpu;
-	(void)data;
-	if (!on)
-		return;
 	opcode = value_of(r3);
 	token = opcode == H_RTAS ? rtas_token() : 0;
 	for (i = 0; i < nr_calls; i++)
@@ -115,6 +122,17 @@ static void on_hcall(unsigned int vcpu, void *data)
 	if (i == nr_calls)
 		calls[nr_calls++] = (struct call){ .part = part, .opcode = opcode, .token = token };
 	calls[i].count++;
+}
+
+static void on_hcall(unsigned int vcpu, void *data)
+{
+	(void)vcpu;
+	(void)data;
+	if (!on)
+		return;
+	pthread_mutex_lock(&lock);
+	count_hcall();
+	pthread_mutex_unlock(&lock);
 }
 
 static void write_all(void)
@@ -144,16 +162,19 @@ static void on_mark(unsigned int vcpu, void *data)
 	(void)vcpu;
 	touch(mark->block);
 	if (on)
-		mark->block->instructions[part] -= mark->rest + 1;
+		add(&mark->block->instructions[part], -(mark->rest + 1));
 	on = mark->what == MARK_FIRST || mark->what == MARK_SECOND;
 	for (int i = 0; i < qemu_plugin_num_vcpus(); i++)
 		qemu_plugin_u64_set(counting, i, on);
 	if (on) {
 		part = mark->what - MARK_FIRST;
-		mark->block->instructions[part] += mark->rest;
+		add(&mark->block->instructions[part], mark->rest);
 	}
-	if (mark->what == MARK_WRITE)
+	if (mark->what == MARK_WRITE) {
+		pthread_mutex_lock(&lock);
 		write_all();
+		pthread_mutex_unlock(&lock);
+	}
 }
 
 static void *must_have(void *memory)

@@ -10,6 +10,7 @@
  *				interrupts are off, the parts are map and unmap
  *	sg ENTRIES COUNT WARM_UP	the same with dma_map_sg(), a page each
  *	stream BYTES COUNT WARM_UP	like single, interrupts on, all in the first part
+ *	threads CPUS COUNT WARM_UP	like stream with a page, on so many CPUs at the same time
  *
  * WARM_UP operations come before what counts, so that caches are filled and
  * tables are there.
@@ -17,6 +18,7 @@
  * The file reads as the DMA address of the last mapping. It works with any kind
  * of DMA and on any kernel.
  */
+#include <linux/completion.h>
 #include <linux/debugfs.h>
 #include <linux/dma-mapping.h>
 #include <linux/module.h>
@@ -25,6 +27,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include "marks.h"
 
@@ -108,6 +111,88 @@ free_page:
 	return error;
 }
 
+/* What the CPUs of a measurement share. */
+struct crowd {
+	struct device *dev;
+	unsigned int count, warm_up;
+	atomic_t coming, working;
+	struct completion go;
+};
+
+struct one {
+	struct work_struct work;
+	struct crowd *crowd;
+	int error;
+};
+
+static int map_often(struct device *dev, void *memory, unsigned int count)
+{
+	dma_addr_t address;
+
+	while (count--) {
+		address = dma_map_single(dev, memory, PAGE_SIZE, DMA_TO_DEVICE);
+		if (dma_mapping_error(dev, address))
+			return -ENOMEM;
+		WRITE_ONCE(last, address);
+		dma_unmap_single(dev, address, PAGE_SIZE, DMA_TO_DEVICE);
+	}
+	return 0;
+}
+
+static void on_one(struct work_struct *work)
+{
+	struct one *one = container_of(work, struct one, work);
+	struct crowd *crowd = one->crowd;
+	void *memory = (void *)__get_free_page(GFP_KERNEL);
+
+	one->error = memory ? map_often(crowd->dev, memory, crowd->warm_up) : -ENOMEM;
+	if (atomic_dec_and_test(&crowd->coming)) {
+		mark(MARK_FIRST);
+		complete_all(&crowd->go);
+	}
+	wait_for_completion(&crowd->go);
+	if (!one->error)
+		one->error = map_often(crowd->dev, memory, crowd->count);
+	if (atomic_dec_and_test(&crowd->working))
+		mark(MARK_STOP);
+	free_page((unsigned long)memory);
+}
+
+static int threads(struct device *dev, unsigned int cpus, unsigned int count, unsigned int warm_up)
+{
+	struct crowd crowd = {
+		.dev = dev, .count = count, .warm_up = warm_up,
+		.coming = ATOMIC_INIT(cpus), .working = ATOMIC_INIT(cpus),
+		.go = COMPLETION_INITIALIZER_ONSTACK(crowd.go),
+	};
+	struct workqueue_struct *queue;
+	struct one *all;
+	int error = 0;
+
+	if (cpus > num_online_cpus() || cpumask_last(cpu_online_mask) >= num_online_cpus())
+		return -EINVAL;
+	all = kcalloc(cpus, sizeof(*all), GFP_KERNEL);
+	queue = alloc_workqueue("tce_bench", WQ_PERCPU | WQ_CPU_INTENSIVE, 0);
+	if (!all || !queue) {
+		error = -ENOMEM;
+		goto out;
+	}
+	for (unsigned int cpu = 0; cpu < cpus; cpu++) {
+		INIT_WORK(&all[cpu].work, on_one);
+		all[cpu].crowd = &crowd;
+		queue_work_on(cpu, queue, &all[cpu].work);
+	}
+	for (unsigned int cpu = 0; cpu < cpus; cpu++) {
+		flush_work(&all[cpu].work);
+		error = error ?: all[cpu].error;
+	}
+out:
+	if (queue)
+		destroy_workqueue(queue);
+	kfree(all);
+	return error;
+}
+
 static int command(struct device *dev, const char *text)
 {
 	unsigned int count = 0, warm_up = 0;
@@ -121,6 +206,8 @@ static int command(struct device *dev, const char *text)
 		return dma_set_mask_and_coherent(dev, DMA_BIT_MASK(size));
 	if (!strcmp(what, "sg"))
 		error = sg(dev, size, count, warm_up);
+	else if (!strcmp(what, "threads"))
+		error = threads(dev, size, count, warm_up);
 	else if (!strcmp(what, "single") || !strcmp(what, "stream"))
 		error = single(dev, size, count, warm_up, what[1] == 't');
 	else

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Boots in which one CPU's work is counted."""
+"""Boots in which the work of the CPUs is counted."""
 
 import dataclasses
 import itertools

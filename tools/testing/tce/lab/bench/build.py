@@ -23,9 +23,10 @@ def _plugin(env):
 
 
 def arguments(env, cpus):
-    """What QEMU needs in addition: a clock that counts instructions, so that every boot does the same."""
+    """What QEMU needs in addition. For one CPU that is a clock that counts instructions, so that every boot does the same."""
+    clock = ["-icount", "shift=0,sleep=off"] if cpus == 1 else []
     with _lock:     # two boots may ask at once
-        return ["-smp", f"{cpus}", "-icount", "shift=0,sleep=off", "-plugin", f"{_plugin(env)},out=counts"]
+        return ["-smp", f"{cpus}", *clock, "-plugin", f"{_plugin(env)},out=counts"]
 
 
 def module(env, objects):

@@ -60,6 +60,10 @@ def maps(work, count, warm_up=16):
 
 DMA = (*(maps(f"single {size}", 100) for size in SIZES), *(maps(f"sg {entries}", 50) for entries in ENTRIES))
 
+# At the same time. What they wait for depends on the host, which runs legacy and modern in turn.
+CPUS = (1, 2, 4, 8)
+THREADS = tuple(Case(f"cpus {cpus}", f"echo 'threads {cpus} 20000 500' >/sys/kernel/debug/tce_bench", 20000 * cpus) for cpus in CPUS)
+
 # What the flush queue of a CPU has room for. The state is steady when it has been emptied once: then IOVAs come back
 # from it. After that it is emptied once in so many unmaps, which count with the rest.
 QUEUE = 255
@@ -155,6 +159,9 @@ BOOTS = (
     *(Boot(f"{machine}-forbidden", machine, (Mode("forbidden", "modern", (maps("single 65536", 100),), type="DMA", above=above),),
            append={"modern": "tce_iommu.process_windows=0"})
       for machine, above in (("pseries", HIGH), ("powernv10", 0))),
+    *(Boot(f"{machine}-threads", machine, (Mode("threads", "legacy", THREADS, mask=32),
+                                           Mode("threads", "modern", THREADS, type="DMA", mask=32)), bridge, cpus=CPUS[-1], append={"legacy": "iommu=nobypass"})
+      for machine, bridge in (("pseries", ",ddw=off"), ("powernv10", ""))),
     Boot("powernv10-bypass", "powernv10", (*_modes("legacy", "direct", ""),)),
 )
 

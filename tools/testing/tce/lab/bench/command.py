@@ -73,9 +73,11 @@ def run_doc(env, given):
     # A dash alone would begin a list.
     texts = list(rows.layout([["\\-" if cell == "-" else cell for cell in one] for one in lines], "  ", "  "))
     (target / "table.txt").write_text("\n".join([_TABLE_HEAD, texts[1], *texts, texts[1], ""]), encoding="utf-8")
+    grown |= {name: measure for name, measure in results.items() if "/threads/" in name}
     for name, text in plots.charts(grown):
         (target / f"{name}.svg").write_text(text, encoding="utf-8")
-    line(f"wrote {target}")
+    pictures = plots.pictures(env, target)
+    line(f"wrote {target}, and the charts as PNG in {pictures}")
     return _tell(problems + more)
 
 

@@ -18,6 +18,7 @@ HCALLS = {0x20: "H_PUT_TCE", 0x138: "H_STUFF_TCE", 0x13c: "H_PUT_TCE_INDIRECT", 
 TCE_HCALLS = ("H_PUT_TCE", "H_STUFF_TCE", "H_PUT_TCE_INDIRECT")
 KILL = "opal_pci_tce_kill"
 _OPAL_WINDOWS = ("opal_pci_map_pe_dma_window", "opal_pci_map_pe_dma_window_real")
+_WAIT = "queued_spin_lock_slowpath"
 MODULE = "[tce_iommu]"
 
 
@@ -81,6 +82,11 @@ class Part:
     def locks(self):
         """Spinlocks taken."""
         return sum(count for name, count in self.calls.items() if name.startswith("_raw_spin_lock"))
+
+    @property
+    def waits(self):
+        """Spinlocks that another CPU had."""
+        return self.calls[_WAIT]
 
     def __add__(self, other):
         return Part(self.symbols + other.symbols, self.calls + other.calls, self.hcalls + other.hcalls)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """How cost grows with work: the charts of the documentation."""
 
+from .. import debian
 from . import rows, svg
-from .cases import INTERFACES, PAGE, Boot, Case, Mode, maps, vfio, vfio_mode
+from .cases import INTERFACES, PAGE, Boot, Mode, maps, vfio, vfio_mode
 
 _PAGES = {1: 50, 16: 50, 256: 10, 4096: 4, 65536: 1}     # how often
 _MAX_LEGACY = 4096      # what its window of 1 GiB has room for, and the next number has not
@@ -45,10 +46,10 @@ def _series(results, name, prefix, what):
     found = {}
     for key, measure in results.items():
         driver, boot, mode, case = key.split("/")
-        kind, number = case.split()
         place = boot.split("-")[0]
         if mode != name or not place.startswith(prefix):
             continue
+        kind, number = case.split()
         value = rows.figure(what, measure) / (int(number) if name == "sg" else 1)
         label = f"{driver}, {kind}" if prefix else f"{driver}, {_WHERE.get(place, place)}"
         if value:
@@ -59,7 +60,9 @@ def _series(results, name, prefix, what):
 def charts(results):
     """(name, SVG) of each chart for which there are measurements."""
     pages, pes, cost = "pages of 64 KiB in one call", "PEs in the container or IOAS", "instructions per page"
-    found = {"sg": ("dma_map_sg() and dma_unmap_sg()", pages, cost, _series(results, "sg", "", "all"))}
+    found = {"sg": ("dma_map_sg() and dma_unmap_sg()", pages, cost, _series(results, "sg", "", "all")),
+             "threads": ("dma_map_single() and dma_unmap_single() of 64 KiB", "CPUs that do so at the same time",
+                         "instructions for one of them, waiting included", _series(results, "threads", "", "all"))}
     for machine in _PES:
         found[f"vfio-{machine}"] = (f"VFIO on {machine}: map and unmap", pages, cost,
                                     _series(results, "vfio", machine, "all"))
@@ -67,3 +70,13 @@ def charts(results):
         found[f"pes-calls-{machine}"] = (f"VFIO on {machine}: 1024 pages", pes, "hypercalls or kills per page",
                                          _series(results, "pes", machine, "calls"))
     return [(name, svg.chart(*chart)) for name, chart in found.items() if chart[-1]]
+
+
+def pictures(env, charts_of):
+    """The charts of a directory as PNG, for a mail or a page that shows no SVG; returns where."""
+    tree = debian.tools(env, "png-tools", "a converter of SVG", ("librsvg2-bin", "fonts-dejavu-core"))
+    target = env.base / "charts"
+    target.mkdir(exist_ok=True)
+    for chart in sorted(charts_of.glob("*.svg")):
+        debian.run_tool(tree, "rsvg-convert", "--zoom", "2", "--output", target / f"{chart.stem}.png", chart)
+    return target

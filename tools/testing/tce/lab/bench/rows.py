@@ -43,7 +43,7 @@ def figure(what, measure):
     named = {
         "all": both.all, "own": both.own, "map": first.all, "unmap": second.all,
         "map calls": first.tce_calls, "unmap calls": second.tce_calls, "calls": both.tce_calls,
-        "locks": both.locks, "window calls": both.window_calls,
+        "locks": both.locks, "waits per thousand": 1000 * both.waits, "window calls": both.window_calls,
         "100 ns": 100 * sum(measure.printed),
         **dict(zip(("mapped KiB", "left KiB"), measure.printed)),
     }
