@@ -6,9 +6,10 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
-from . import config, initramfs, kernel, libvirt, mails, mutations, outsiders, say, source, tcetop, upstream
+from . import config, debian, initramfs, kernel, libvirt, mails, mutations, outsiders, say, source, tcetop, upstream
 from .guest import GuestError
 from .scenario import Result, Skip
 
@@ -214,6 +215,14 @@ def tce_top(env, _):
     return tcetop.test(env)
 
 
+def pyflakes(env, _):
+    """The lab uses no name that is not there, and imports none that it does not use."""
+    tree = debian.tools(env, "pyflakes-tools", "pyflakes", ("python3-pyflakes",))
+    done = subprocess.run([sys.executable, "-m", "pyflakes", env.tce / "lab"], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(tree / "usr/lib/python3/dist-packages")})
+    _fail_on(done.stdout + done.stderr, "names")
+
+
 def libvirt_xml(env, _):
     """libvirt takes the guest in the guide for a domain."""
     return libvirt.check(env)
@@ -383,7 +392,7 @@ FAST = (overlay_works, overlay_refuses, bad_hunk_named, wrong_version, config_ve
 # rustdoc before clippy: it takes the crate as the kernel's build left it.
 SLOW = (legacy_compiles, rustdoc, clippy)
 # Fetches more packages.
-ONLY_ALL = (tce_top, libvirt_xml)
+ONLY_ALL = (tce_top, libvirt_xml, pyflakes)
 
 
 def run(env, tests, objects, report):

@@ -14,6 +14,7 @@ from .env import default_jobs
 from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
 from .tests import soak as soaking, tour
+from .tries import Tries
 
 # Guests sleep through resets and grace periods: two for each CPU keep it at work. One with a debug
 # kernel does so alone, and some tests in it have their own limits of time.
@@ -47,14 +48,14 @@ def _share(count):
         _room.release(count)
 
 
-def _run(env, one, objects, report):
+def _run(env, objects, one, report):
     with _share(2 if "debug" in one.flavour.split("-") else 1):
-        scenario.run(env, one, objects, report)
+        scenario.run(env, one, objects[one.flavour], report)
 
 
-def run_scenarios(env, chosen, report, objects, first=()):
-    """Runs scenarios whose kernels are built, beside other jobs that are begun first."""
-    _all_of([*first, *(partial(_run, env, one, objects[one.flavour], report) for one in chosen)], BOOTS_AT_ONCE)
+def run_scenarios(env, chosen, report, objects):
+    """Runs scenarios whose kernels are built."""
+    _all_of([partial(_run, env, objects, one, report) for one in chosen], BOOTS_AT_ONCE)
 
 
 def _checks(env, checks, objects, report):
@@ -95,8 +96,10 @@ def check(env, everything, only, given):
         raise Fail(f"{where} with {only!r} in the name")
     objects = _build(env, chosen, given, ["modern-64k", static.LINTED] if checks else [])
     report = Ktap()
-    run_scenarios(env, scenario.with_disks(env, chosen, report), report, objects,
-                  [partial(_checks, env, checks, objects, report)])
+    tries = Tries(partial(_run, env, objects), report)
+    _all_of([partial(_checks, env, checks, objects, report),
+             *(partial(tries.first, one) for one in scenario.with_disks(env, chosen, report))], BOOTS_AT_ONCE)
+    tries.second()
     if slowest:
         slow.run(env, only, report)
     return report.finish()
@@ -142,5 +145,5 @@ def shell(env, name, flavour, append, given):
     with env.locked():
         objects = _build(env, [one], given)[flavour]
         command = scenario.command(env, one, objects)
-    words = f"console={arch.POWERPC.console} {kind.append} quiet tce.shell {append}".strip()
+    words = f"console={arch.POWERPC.console} {machine.MACHINES[name].append} quiet tce.shell {append}".strip()
     return terminal.run([arch.POWERPC.qemu, *command, "-append", words], env.build / "run" / one.label / "console.log")

@@ -8,9 +8,9 @@ import subprocess
 import tempfile
 import unittest.mock
 
-from . import arch, debian, say, scenario, shell
+from . import arch, debian, say, scenario, shell, tries
 from .guest import GuestError
-from .tests import kvm
+from .tests import kvm, vfio
 
 _SECONDS = 60
 # No toolchain root: what the lab itself refuses. The tree has our files already, so no build would start.
@@ -104,4 +104,52 @@ def firmware_lines(_env, _objects):
         raise GuestError("a prompt was held back")
 
 
-CHECKS = (mistakes, mirror_lags, firmware_lines)
+def appended(_env, _objects):
+    """`make shell` gives APPEND to the kernel, behind what the guest needs."""
+    from . import suite     # which has imported this one, and is complete by now
+    with unittest.mock.patch.object(suite, "_build", return_value={"modern-64k": None}), \
+            unittest.mock.patch.object(scenario, "command", return_value=["-M", "pseries"]), \
+            unittest.mock.patch.object(shell, "run") as run, tempfile.TemporaryDirectory() as folder:
+        suite.shell(unittest.mock.Mock(build=pathlib.Path(folder), locked=unittest.mock.MagicMock()), "pseries", "modern-64k",
+                    "tce_iommu.exclude=0:1.0 debug", {})
+    words = run.call_args.args[0][-1]
+    if not words.startswith("console=") or not words.endswith(" tce.shell tce_iommu.exclude=0:1.0 debug"):
+        raise GuestError(f"the kernel gets {words!r}")
+    return words
+
+
+def late_alone(_env, _objects):
+    """A test of a selftest that was too late runs once more, alone, and what it says then counts."""
+    late = "# slow: Test terminated by timeout\nnot ok 1 pe.type1.slow\nok 2 pe.slower\n# Totals: 2\n"
+    alone = "A=1 prog -r pe.type1.slow 0:1.0"
+    for again, passes in (("ok 1 pe.type1.slow\n", True), ("not ok 1 pe.type1.slow\n", False), ("ok 1 pe.type2.slow\n", False), ("", False)):
+        bench = unittest.mock.Mock()
+        bench.guest.try_run.side_effect = [(1, late), (0, again)]
+        try:
+            passed = vfio.ktap(bench, "A=1 prog -v type1 0:1.0", 9)[0] == "2 passed"
+        except GuestError:
+            passed = False
+        asked = [call.args[0] for call in bench.guest.try_run.call_args_list]
+        if passed != passes or asked[1:] != [alone]:
+            raise GuestError(f"{again!r}: passed {passed}, asked {asked}")
+
+
+def second_try(_env, _objects):
+    """What this machine was too busy for comes once more; what the kernel complained of, or fails twice, is a failure."""
+    for first, then, want in (("late", "", "ok"), ("late", "late", "not ok"), ("kernel log: WARNING: at x", "", "not ok"),
+                              ("", "late", "ok")):
+        told, answers = [], [first, then]
+
+        def run(one, report, answers=answers):
+            said = answers.pop(0)
+            report(scenario.Result(one.label, "not ok" if said else "ok", said))
+
+        with unittest.mock.patch.object(tries, "remark"):
+            some = tries.Tries(run, told.append)
+            some.first(scenario.Scenario("x", "f", "m", (), ()))
+            some.second()
+        if [result.status for result in told] != [want]:
+            raise GuestError(f"{first!r}, then {then!r}: {told}")
+
+
+CHECKS = (mistakes, mirror_lags, firmware_lines, appended, late_alone, second_try)

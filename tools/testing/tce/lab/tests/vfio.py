@@ -13,10 +13,15 @@ from ..steps import MIB, count_calls, dma_faults, expect, tces
 def ktap(bench, command, seconds):
     """Runs a program that talks KTAP; returns its counts, and all it said."""
     _, output = bench.guest.try_run(command, seconds)
-    # The harness gives a test 30 seconds, however slow this machine is. What hangs does so again.
-    for name in re.findall(r"^# (\S+): Test terminated by timeout", output, re.M):
-        _, again = bench.guest.try_run(f"{command.split(' -')[0]} -r {name}", seconds)
-        output = re.sub(rf"^not ok (\d+ {re.escape(name)}$)", rf"{'ok' if re.search('^ok ', again, re.M) else 'not ok'} \1", output, flags=re.M)
+    # The harness gives a test 30 seconds, however slow this machine is. What hangs does so again, alone.
+    late = set(re.findall(r"^# (\w+): Test terminated by timeout", output, re.M))
+    for name in re.findall(r"^not ok \d+ (\S+)", output, re.M):
+        if name.split(".")[-1] in late:
+            chosen = re.sub(r"^((?:\w+=\S+ )*\S+)", rf"\1 -r {name}", re.sub(r" -\w \S+", "", command))
+            _, alone = bench.guest.try_run(chosen, seconds)
+            if re.search(rf"^ok \d+ {re.escape(name)}$", alone, re.M):
+                output = re.sub(rf"^not (?=ok \d+ {re.escape(name)}$)", "", output, flags=re.M)
+            output += re.sub(r"^(not ok|ok) ", r"# alone: \1 ", alone, flags=re.M)
     failed = re.findall(r"^not ok \d+ (\S+)", output, re.M)
     good = re.findall(r"^ok \d+ (?!.*# SKIP)", output, re.M)
     skipped = re.findall(r"^ok \d+ .*# SKIP *(.*)", output, re.M)
@@ -46,7 +51,7 @@ def own_selftest(bench, rounds=1000):
     """tce_vfio: what devices reach through type1 and iommufd."""
     before = _faults(bench)
     result, output = ktap(bench, f"TCE_ROUNDS={rounds} tce_vfio", 600)
-    refused = int(re.findall(r"^# (\d+) writes of iommu-testdev were refused", output, re.M)[-1])
+    refused = sum(map(int, re.findall(r"^# (\d+) writes of iommu-testdev were refused", output, re.M)))
     if bench.is_pseries:    # where QEMU logs nothing; the test looks at the memory
         return f"{result}, {refused} writes refused"
     faults = _faults(bench) - before
@@ -138,8 +143,9 @@ def sriov(bench):
 
 def held(bench):
     """What a forgotten mapping would leave behind."""
-    # The counters of the CPUs are added up now and then, or when asked.
-    text = bench.guest.run("cat /proc/sys/vm/stat_refresh; grep -E '^(nr_foll_pin|nr_mlock)' /proc/vmstat; grep SUnreclaim /proc/meminfo")
+    # The counters of the CPUs are added up now and then, or when asked. Names and empty slabs are kept for later.
+    text = bench.guest.run("echo 2 >/proc/sys/vm/drop_caches; for cache in /sys/kernel/slab/*/shrink; do echo 1 >$cache; done; "
+                           "cat /proc/sys/vm/stat_refresh; grep -E '^(nr_foll_pin|nr_mlock)' /proc/vmstat; grep SUnreclaim /proc/meminfo")
     numbers = dict(re.findall(r"^(\w+):?\s+(\d+)", text, re.M))
     return {"pinned": int(numbers["nr_foll_pin_acquired"]) - int(numbers["nr_foll_pin_released"]),
             "locked": int(numbers["nr_mlock"]), "slab": int(numbers["SUnreclaim"]),
@@ -177,7 +183,7 @@ def _rounds(bench, count):
         guest.run(f"ddsum read $(disk_of {nvme}) 0 65536 >/tmp/want")
     after = settled(bench, before)
     grown, more = after["slab"] - before["slab"], steps.table_nodes(bench) - nodes
-    expect(grown < 1024 + 4 * count, f"slabs grew by {grown} KiB")
+    expect(grown < 512 + 2 * count, f"slabs grew by {grown} KiB")
     # A domain has at least two.
     expect(more < 24 + 2 * count, f"{more} more nodes of tables")
     return f"{count} rounds with type1 and with iommufd, pinned pages and TCEs as before, slabs {grown:+} KiB, {more:+} nodes of tables"
