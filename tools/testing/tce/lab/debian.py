@@ -144,7 +144,7 @@ def run_tool(tree, program, *words, text=None):
     """Runs a program of such a tree; returns what it wrote."""
     libraries = ":".join(str(path) for path in tree.glob("usr/lib/*-linux-gnu"))
     done = subprocess.run([tree / "usr/bin" / program, *words], input=text, capture_output=True, text=True, check=False,
-                          env={**os.environ, "LD_LIBRARY_PATH": libraries, "FONTCONFIG_SYSROOT": str(tree)})
+                          env={**os.environ, "LD_LIBRARY_PATH": libraries})
     if done.returncode:
         raise Fail(f"{program}: {' | '.join(done.stderr.strip().splitlines())}")
     return done.stdout

@@ -33,7 +33,8 @@ def _boots():
     for machine, append in ("pseries", {}), ("powernv10", _NOBYPASS):
         own = [sg["modern"], *([sg["legacy"]] if append else [])]
         yield Boot(machine, machine, (*map(_vfio, sg), *own), append=append)
-        yield Boot(f"{machine}-pes", machine, tuple(_pes(driver, machine) for driver in sg),
+        # On pseries the interface of legacy does not map for two PEs in one container.
+        yield Boot(f"{machine}-pes", machine, tuple(_pes(driver, machine) for driver in sg if append or driver == "modern"),
                    devices=("testdev",) * _PES[machine][-1])
 
 
@@ -62,7 +63,7 @@ def charts(results):
     pages, pes, cost = "pages of 64 KiB in one call", "PEs in the container or IOAS", "instructions per page"
     found = {"sg": ("dma_map_sg() and dma_unmap_sg()", pages, cost, _series(results, "sg", "", "all")),
              "threads": ("dma_map_single() and dma_unmap_single() of 64 KiB", "CPUs that do so at the same time",
-                         "instructions for one of them, waiting included", _series(results, "threads", "", "all"))}
+                         "instructions per map and unmap, waiting included", _series(results, "threads", "", "all"))}
     for machine in _PES:
         found[f"vfio-{machine}"] = (f"VFIO on {machine}: map and unmap", pages, cost,
                                     _series(results, "vfio", machine, "all"))
