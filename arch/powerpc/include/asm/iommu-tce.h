@@ -35,7 +35,8 @@ struct iommu_tce_window {
 /**
  * struct iommu_tce_query - what a PE has and what may be opened
  * @firmware: the interface below the table group
- * @nr_windows: windows that may exist at a time
+ * @nr_windows: windows that may exist at a time, counting one of which the
+ *	 firmware does not say whether it may
  * @page_sizes: page sizes (bit n: 2^n bytes) of a further window
  * @max_tces: TCEs of a further window, at most; 0 if none can be opened
  * @max_levels: levels of a TCE table, at most; 0: the hypervisor holds it

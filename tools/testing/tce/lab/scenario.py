@@ -13,7 +13,7 @@ import zlib
 
 from . import debian, devtree, initramfs, machine, modules, nested, nextkernel, pasiddev, selftests, tcetop, vtd
 from .bench import build
-from .guest import Guest, GuestError, command_line
+from .guest import Guest, GuestError, command_line, trouble_in
 from .say import Fail, elapsed, remark
 
 NVME_BYTES = 64 << 20
@@ -123,10 +123,16 @@ class Bench:
         return got
 
 
+_LOGS = ("console.log", "dmesg.log")
+
+
 def _files(directory):
-    """Fresh images for the devices."""
+    """Fresh images for the devices. The logs of the boot before are kept."""
+    logs = {name: (directory / name).read_bytes() for name in _LOGS if (directory / name).exists()}
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "tftp").mkdir(parents=True)
+    for name, content in logs.items():
+        (directory / f"before.{name}").write_bytes(content)
     word = 0x2545F4914F6CDD1D
     pattern = bytearray()
     while len(pattern) < 4096:
@@ -191,6 +197,16 @@ def with_disks(env, chosen, report):
     return [one for one in chosen if one.disk not in missing]
 
 
+def complaints(guest):
+    """What the kernel has complained of when a step failed, which says more than the step, or nothing."""
+    try:
+        log = guest.read_log()
+    except GuestError:      # it is gone, or does not answer, and has said where on the console
+        log = (guest.directory / "console.log").read_text(encoding="utf-8", errors="replace")
+    found = trouble_in(log)
+    return f"; kernel log: {' | '.join(found[:4])}" if found else ""
+
+
 def run(env, scenario, objects, report):
     """Runs a scenario and reports a Result for each step."""
     directory = _directory(env, scenario)
@@ -221,9 +237,7 @@ def run(env, scenario, objects, report):
                 except Skip as why:
                     tell(step, "skip", str(why))
                 except GuestError as problem:
-                    tell(step, "not ok", str(problem))
-                    if guest.alive:
-                        guest.read_log()
+                    tell(step, "not ok", f"{problem}{complaints(guest)}")
                 except Exception as bug:    # of the test itself, or of this machine: one step, not the run
                     tell(step, "not ok", f"{type(bug).__name__}: {bug}")
                 if left and not guest.alive:

@@ -120,11 +120,12 @@ def appended(_env, _objects):
 
 def late_alone(_env, _objects):
     """A test of a selftest that was too late runs once more, alone, and what it says then counts."""
-    late = "# slow: Test terminated by timeout\nnot ok 1 pe.type1.slow\nok 2 pe.slower\n# Totals: 2\n"
+    late = "# slow: Test terminated by timeout\n# FAIL pe.type1.slow\nnot ok 1 pe.type1.slow\n{} 2 pe.iommufd.slow\n# Totals: 2\n"
     alone = "A=1 prog -r pe.type1.slow 0:1.0"
-    for again, passes in (("ok 1 pe.type1.slow\n", True), ("not ok 1 pe.type1.slow\n", False), ("ok 1 pe.type2.slow\n", False), ("", False)):
+    for again, other, passes in (("ok 1 pe.type1.slow\n", "ok", True), ("not ok 1 pe.type1.slow\n", "ok", False),
+                                 ("ok 1 pe.type2.slow\n", "ok", False), ("", "ok", False), ("ok 1 pe.type1.slow\n", "not ok", False)):
         bench = unittest.mock.Mock()
-        bench.guest.try_run.side_effect = [(1, late), (0, again)]
+        bench.guest.try_run.side_effect = [(1, late.format(other)), (0, again)]
         try:
             passed = vfio.ktap(bench, "A=1 prog -v type1 0:1.0", 9)[0] == "2 passed"
         except GuestError:
@@ -150,6 +151,12 @@ def second_try(_env, _objects):
             some.second()
         if [result.status for result in told] != [want]:
             raise GuestError(f"{first!r}, then {then!r}: {told}")
+    with tempfile.TemporaryDirectory() as folder:
+        gone = unittest.mock.Mock(directory=pathlib.Path(folder), read_log=unittest.mock.Mock(side_effect=GuestError))
+        (gone.directory / "console.log").write_text("a\nWARNING: at x\nb\n")
+        for guest in (unittest.mock.Mock(read_log=lambda: "WARNING: at x"), gone):
+            if "kernel log: WARNING: at x" not in scenario.complaints(guest):
+                raise GuestError("what the kernel complained of beside a failure is lost")
 
 
 CHECKS = (mistakes, mirror_lags, firmware_lines, appended, late_alone, second_try)
