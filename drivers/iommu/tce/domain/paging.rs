@@ -10,11 +10,13 @@
 
 use crate::{
     domain,
+    firmware::calls::Calls,
     layout::{
         cpu_page_shift,
         IobaRange,
         Layout, //
     },
+    machine::Machine,
     pe::Target,
     space::Space, //
 };
@@ -37,13 +39,10 @@ use kernel::{
         ProtFlag,
         UnmapRequest, //
     },
-    powerpc::{
-        tce::max_ram,
-        window::{
-            Ioba,
-            PageShift,
-            Tce, //
-        }, //
+    powerpc::window::{
+        Ioba,
+        PageShift,
+        Tce, //
     },
     prelude::*,
     sync::{
@@ -180,7 +179,7 @@ unsafe impl iommu::PagingOps for Paging {
         let pe = endpoint.pe();
         // SAFETY: `Adopter` takes note of a driver before it probes.
         let layout = unsafe { pe.new_layout(ctx.device()) };
-        let (geometry, this) = Self::for_windows(layout, max_ram)?;
+        let (geometry, this) = Self::for_windows(layout, Machine::max_ram)?;
         Ok((geometry, Ok(this)))
     }
 

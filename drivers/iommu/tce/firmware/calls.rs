@@ -7,6 +7,7 @@
 
 use kernel::{
     device::Device,
+    io::PhysAddr,
     powerpc::{
         mem::TceList,
         window::{
@@ -41,8 +42,8 @@ pub(crate) trait Calls: Send + Sync + 'static {
     /// Asks what windows the PE has and may have. May sleep.
     fn query(&self, dev: &Device) -> Result<Query>;
 
-    /// The end of RAM in bytes, with all that can be added later.
-    fn max_ram(&self) -> u64;
+    /// The end of RAM, with what firmware says can be added later. Any context.
+    fn max_ram() -> PhysAddr;
 
     /// Gives all windows to the platform's DMA code, or takes them from it. May sleep.
     ///

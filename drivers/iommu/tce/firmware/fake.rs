@@ -768,7 +768,7 @@ impl Calls for Fake {
         })
     }
 
-    fn max_ram(&self) -> u64 {
+    fn max_ram() -> PhysAddr {
         4 << 30
     }
 

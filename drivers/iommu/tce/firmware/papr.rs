@@ -152,7 +152,7 @@ impl<C: Calls + Devices> Papr<C> {
             query.page_sizes,
             common.max_page,
             query.max_tces,
-            calls.max_ram(),
+            C::max_ram(),
         )
         .ok_or(ENOSPC)?;
         // SAFETY: The PE is claimed, so nobody else uses its windows.

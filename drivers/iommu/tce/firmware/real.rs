@@ -12,6 +12,7 @@ use crate::{
 };
 use kernel::{
     device::Device,
+    io::PhysAddr,
     powerpc::{
         hvcall::{
             self,
@@ -57,7 +58,7 @@ impl Calls for TableGroup {
         TableGroup::query(self, dev)
     }
 
-    fn max_ram(&self) -> u64 {
+    fn max_ram() -> PhysAddr {
         tce::max_ram()
     }
 

@@ -11,6 +11,7 @@ from itertools import groupby
 
 from . import arch, house, kernel, machine, own, scenario, shell as terminal, slow, source, static, tests, traps
 from .env import default_jobs
+from .guest import command_line
 from .ktap import Ktap, Table
 from .say import Fail, Progress, remark
 from .tests import soak as soaking, tour
@@ -145,5 +146,5 @@ def shell(env, name, flavour, append, given):
     with env.locked():
         objects = _build(env, [one], given)[flavour]
         command = scenario.command(env, one, objects)
-    words = f"console={arch.POWERPC.console} {machine.MACHINES[name].append} quiet tce.shell {append}".strip()
-    return terminal.run([arch.POWERPC.qemu, *command, "-append", words], env.build / "run" / one.label / "console.log")
+    words = command_line(machine.MACHINES[name], f"quiet tce.shell {append}")
+    return terminal.run([arch.POWERPC.qemu, *command, *words], env.build / "run" / one.label / "console.log")

@@ -196,11 +196,12 @@ def phb_rounds_long(bench):
 def group_outlives(bench):
     """Somebody holds the group of a PE that goes, and lets it go when another has come in its place."""
     guest, goes = bench.guest, bench.memory["goes"]
+    rounds = phb_rounds if bench.is_pseries else sysfs_rounds
     group = guest.run(f"insmod /modules/held_group.ko device={goes}; group_of {goes}")
-    (phb_rounds if bench.is_pseries else sysfs_rounds)(bench, 1)
+    rounds(bench, 1)
     now = guest.run(f"group_of {bench.memory['goes']}; rmmod held_group")
     expect(now != group, f"group {group} is that of the new PE")
-    (phb_rounds if bench.is_pseries else sysfs_rounds)(bench, 1)
+    rounds(bench, 1)
     return f"group {group}, then {now}"
 
 
