@@ -286,14 +286,15 @@ static void test_queue_flushed_when_full(struct kunit *test)
 	}
 }
 
-static void mock_link(struct kunit *test, struct device *dev)
+static void mock_link(struct kunit *test, struct device *dev, unsigned long attrs)
 {
 	struct dma_iova_state state = {};
 	phys_addr_t phys = page_to_phys(mock.page);
 
 	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, phys, PAGE_SIZE));
-	KUNIT_EXPECT_EQ(test, dma_iova_link(dev, &state, phys, 0, PAGE_SIZE, DMA_TO_DEVICE, 0), 0);
-	dma_iova_destroy(dev, &state, PAGE_SIZE, DMA_TO_DEVICE, 0);
+	KUNIT_EXPECT_EQ(test, dma_iova_link(dev, &state, phys, 0, PAGE_SIZE, DMA_TO_DEVICE,
+					    attrs), 0);
+	dma_iova_destroy(dev, &state, PAGE_SIZE, DMA_TO_DEVICE, attrs);
 }
 
 /* What goes with its IOVA waits in the queue, if there is one. */
@@ -302,17 +303,20 @@ static void test_destroy_is_queued(struct kunit *test)
 	struct device *dev = mock_add_small(test);
 	struct dma_iova_state state = {};
 
-	mock_link(test, dev);
+	mock_link(test, dev, 0);
 	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
 	KUNIT_ASSERT_EQ(test, iommu_dma_init_fq(iommu_get_dma_domain(dev)), 0);
 	for (int i = 0; i < 3 * PAGES; i++)
-		mock_link(test, dev);
+		mock_link(test, dev, 0);
 	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
+	/* But for MMIO, which may be turned off as soon as it is unmapped. */
+	mock_link(test, dev, DMA_ATTR_MMIO);
+	KUNIT_EXPECT_EQ(test, mock.syncs, 2);
 
 	/* Nothing was linked. */
 	KUNIT_ASSERT_TRUE(test, dma_iova_try_alloc(dev, &state, 0, PAGE_SIZE));
 	dma_iova_destroy(dev, &state, 0, DMA_TO_DEVICE, 0);
-	KUNIT_EXPECT_EQ(test, mock.syncs, 1);
+	KUNIT_EXPECT_EQ(test, mock.syncs, 2);
 }
 
 /* A mask must reach the first IOVA. */

@@ -12,7 +12,10 @@ use crate::{
         self,
         Machine, //
     },
-    ownership::Devices,
+    ownership::{
+        Devices,
+        Members, //
+    },
     params::Options,
     pe::{
         Pe,
@@ -159,8 +162,9 @@ impl PeList {
         )
     }
 
-    /// From now on devices are taken.
+    /// From now on devices are taken. May sleep.
     pub(crate) fn open(&self) {
+        self.options.report_missing();
         let _changes = self.changes.lock();
         self.open.store(true, Relaxed);
     }
@@ -183,9 +187,9 @@ impl PeList {
 
     /// Adds `dev`, which the IOMMU core offers, to its PE. May sleep.
     ///
-    /// A PE that the driver does not have is taken over if `dev` is its only device: then the arch
-    /// code has just set it up, and no driver can bind before the core is done with it. Otherwise
-    /// it fails with [`EBUSY`].
+    /// A PE that the driver does not have is taken over if `dev` is its only device but for
+    /// bridges, for which the arch code sets up no PE: then it has just set this one up, and no
+    /// driver can bind before the core is done with it. Otherwise it fails with [`EBUSY`].
     pub(crate) fn add(self: &Arc<Self>, dev: &Device, group: Arc<Machine>) -> Result<Endpoint> {
         let _changes = self.changes.lock();
         if !self.open.load(Relaxed) {
@@ -196,14 +200,8 @@ impl PeList {
             Some(pe) => pe,
             None => {
                 self.check_excluded(dev, &group)?;
-                let mut others = false;
-                Devices::for_each_device(&*group, &mut |other| {
-                    others |= !core::ptr::eq(other, dev)
-                });
-                if others {
-                    return Err(EBUSY);
-                }
-                // SAFETY: The only device has no driver yet.
+                seize_bridges(dev, &group)?;
+                // SAFETY: `dev` has no driver yet, and the others were seized.
                 unsafe { self.take_over(dev, group, index) }?
             }
         };
@@ -298,7 +296,7 @@ impl PeList {
     ///
     /// # Safety
     ///
-    /// No device of the PE has a driver that uses the DMA API, or gets one before this returns.
+    /// As for [`Pe::new`].
     unsafe fn take_over(
         &self,
         dev: &Device,
@@ -338,6 +336,24 @@ impl PeList {
         }
         Ok(pe)
     }
+}
+
+/// Makes sure that no device of the PE besides `dev` uses the DMA API, until the PE is taken over
+/// or that has failed. May sleep.
+///
+/// Fails with [`EBUSY`], with nothing changed, if one of them has a driver that does, or is no
+/// bridge: it would be left without DMA.
+fn seize_bridges(dev: &Device, group: &Machine) -> Result {
+    let mut all = true;
+    Devices::for_each_device(group, &mut |other| {
+        all &= core::ptr::eq(other, dev) || machine::is_bridge(other)
+    });
+    if !all {
+        return Err(EBUSY);
+    }
+    let mut only = Members::new();
+    only.add(dev)?;
+    only.seize(group)
 }
 
 /// Ends the DMA of all PEs when the system goes down: a kernel that comes without a reset of the

@@ -5,6 +5,7 @@
 use kernel::{
     device::Device,
     iommu::Group,
+    pci,
     powerpc::tce::{
         for_each_pci_device,
         TableGroup, //
@@ -35,6 +36,15 @@ pub(crate) unsafe fn of_device(dev: &Device) -> Result<Arc<Machine>> {
 /// The IOMMU group of a device, which is that of its PE.
 pub(crate) fn group_of(dev: &Device) -> Result<ARef<Group>> {
     TableGroup::device_group(dev)
+}
+
+/// Whether a device forwards the DMA of others.
+pub(crate) fn is_bridge(dev: &Device) -> bool {
+    let pdev: Result<&pci::Device, _> = dev.try_into();
+    pdev.is_ok_and(|pdev| {
+        let class = pdev.pci_class();
+        class == pci::Class::BRIDGE_PCI_NORMAL || class == pci::Class::BRIDGE_PCI_SUBTRACTIVE
+    })
 }
 
 /// Calls `f` for each device of the machine. May sleep.

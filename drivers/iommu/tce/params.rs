@@ -2,7 +2,10 @@
 
 //! What an administrator decides when the driver is loaded.
 
-use crate::ownership::Devices;
+use crate::{
+    machine,
+    ownership::Devices, //
+};
 use kernel::{
     device::Device,
     fmt,
@@ -22,6 +25,24 @@ pub(crate) struct Options {
     pub(crate) exclude: PciList,
     /// PEs of these devices begin in the platform domain.
     pub(crate) identity: PciList,
+}
+
+impl Options {
+    /// Says which of the devices that are named are not there. May sleep.
+    ///
+    /// That is no error: they may come later.
+    pub(crate) fn report_missing(&self) {
+        for (parameter, list) in [
+            ("small_pages", &self.small_pages),
+            ("exclude", &self.exclude),
+            ("identity", &self.identity),
+        ] {
+            for name in list.missing() {
+                let name = BStr::from_bytes(name);
+                pr_info!("{parameter}: no device {name} yet\n");
+            }
+        }
+    }
 }
 
 /// Checks `max_page_shift`: what a CPU page can be made of.
@@ -69,8 +90,21 @@ impl PciList {
     }
 
     fn has(&self, dev: &Device) -> bool {
-        self.names().any(|name| name == dev.name().to_bytes())
+        self.names().any(|name| is_called(dev, name))
     }
+
+    /// The names that no device has. To ask for the next one may sleep.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &[u8]> {
+        self.names().filter(|name| {
+            let mut found = false;
+            machine::for_each_device(|dev| found |= is_called(dev, name));
+            !found
+        })
+    }
+}
+
+fn is_called(dev: &Device, name: &[u8]) -> bool {
+    name == dev.name().to_bytes()
 }
 
 /// Whether `name` is an address as the kernel writes it: domain, bus, device and function.

@@ -25,7 +25,8 @@ use crate::{
         self,
         calls::Calls,
         Common,
-        Firmware, //
+        Firmware,
+        NotClaimed, //
     },
     layout::Layout,
     ownership::{
@@ -147,21 +148,25 @@ impl<C: Calls + Devices> Pe<C> {
     ///
     /// # Safety
     ///
-    /// No device of the PE has a driver that uses the DMA API, or gets one before this returns.
+    /// No device of the PE has a driver that uses the DMA API, or gets one before this returns, or
+    /// the driver has only been able to fail.
     pub(crate) unsafe fn new(
         calls: Arc<C>,
         dev: &Device,
         common: Arc<Common>,
         start: Start,
     ) -> Result<Arc<Self>> {
-        let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
         let none = Members::new();
-        let claimed = firmware::claim(&calls, dev, &common, &stats).map_err(|why| {
+        let claim = || {
+            let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
+            Ok((firmware::claim(&calls, dev, &common, &stats)?, stats))
+        };
+        let claimed = claim().map_err(|why: NotClaimed| {
             // SAFETY: By the safety requirements.
             unsafe { none.settle(&*calls, why.holder) }
             why.error
         });
-        let port = claimed?;
+        let (port, stats) = claimed?;
         let layout = port.layout().clone();
         let current = Current::Blocked(port.clone());
         let devices = calls.clone();

@@ -87,13 +87,13 @@ impl<'a> Bed<'a> {
         Ok(Self {
             rig,
             pes: PeList::new(options)?,
-            _plugged: machine::plug(rig.dev(), &rig.fake, &group)?,
+            _plugged: machine::plug(rig.dev(), &rig.fake, &group, false)?,
             group,
         })
     }
 
     fn plug(&self, dev: &Device) -> Result<Plugged> {
-        machine::plug(dev, &self.rig.fake, &self.group)
+        machine::plug(dev, &self.rig.fake, &self.group, false)
     }
 
     fn add(&self, dev: &Device) -> Result<Endpoint> {
@@ -160,6 +160,38 @@ mod tests {
             assert!(rig.fake.is_as_before() && sibling.owner() == Some(Platform));
             // The next one is taken over anew: nobody else may be there then.
             ensure(matches!(bed.add(rig.dev()), Err(EBUSY)), "not alone")
+        })
+    }
+
+    // The arch code sets up a PE for the first device of a bus that is no bridge.
+    #[test]
+    fn bridges_come_before_their_pe() -> Result {
+        on_all(|rig| {
+            let bed = Bed::new(rig)?;
+            let bridge = rig.sibling()?;
+            let _plugged = machine::plug(bridge.dev(), &rig.fake, &bed.group, true)?;
+            bed.pes.open();
+            rig.fake.set_in_use(bridge.dev(), true);
+            ensure(matches!(bed.add(rig.dev()), Err(EBUSY)), "in use")?;
+            assert!(rig.fake.is_as_before() && bridge.owner() == Some(Platform));
+            rig.fake.set_in_use(bridge.dev(), false);
+            for n in 0.. {
+                let fault = FailNth::new(n);
+                let added = bed.add(rig.dev());
+                let failed = fault.has_failed();
+                drop(fault);
+                let owners = (rig.owner(), bridge.owner());
+                match added {
+                    Ok(_) => assert_eq!(owners, (Some(Iommu), Some(Nobody))),
+                    Err(_) => assert_eq!(owners, (Some(Platform), Some(Platform))),
+                }
+                drop(added);
+                assert!(rig.fake.is_as_before() && bridge.owner() == Some(Platform));
+                if !failed {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 
@@ -269,6 +301,7 @@ mod tests {
         on_all(|rig| {
             let named = named(rig.dev())?;
             let bed = Bed::with(rig, |options| options.exclude = named)?;
+            assert!(named.missing().next().is_none());
             bed.pes.open();
             ensure(matches!(bed.add(rig.dev()), Err(ECANCELED)), "excluded")?;
             assert!(rig.fake.is_as_before() && rig.owner() == Some(Platform));

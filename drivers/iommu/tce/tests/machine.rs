@@ -22,6 +22,7 @@ struct Place {
     dev: ARef<Device>,
     pe: Arc<Fake>,
     group: ARef<Group>,
+    is_bridge: bool,
 }
 
 global_lock! {
@@ -39,11 +40,17 @@ pub(crate) fn init() {
 pub(crate) struct Plugged(ARef<Device>);
 
 /// Puts a device into the machine, in the PE `pe` with the group `group`.
-pub(crate) fn plug(dev: &Device, pe: &Arc<Fake>, group: &ARef<Group>) -> Result<Plugged> {
+pub(crate) fn plug(
+    dev: &Device,
+    pe: &Arc<Fake>,
+    group: &ARef<Group>,
+    is_bridge: bool,
+) -> Result<Plugged> {
     let place = Place {
         dev: dev.into(),
         pe: pe.clone(),
         group: group.clone(),
+        is_bridge,
     };
     PLACES.lock().push(place, GFP_KERNEL)?;
     Ok(Plugged(dev.into()))
@@ -75,6 +82,11 @@ pub(crate) unsafe fn of_device(dev: &Device) -> Result<Arc<Machine>> {
 /// The IOMMU group of a device, which is that of its PE.
 pub(crate) fn group_of(dev: &Device) -> Result<ARef<Group>> {
     find(dev, |place| place.group.clone())
+}
+
+/// Whether a device forwards the DMA of others.
+pub(crate) fn is_bridge(dev: &Device) -> bool {
+    find(dev, |place| place.is_bridge) == Ok(true)
 }
 
 /// Calls `f` for each device of the machine. May sleep.

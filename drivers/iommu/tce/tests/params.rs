@@ -43,6 +43,17 @@ mod tests {
         }
     }
 
+    // A name may be wrong, or of a device that comes later.
+    #[test]
+    fn devices_may_be_missing() -> Result {
+        let list = PciList::try_from_param_arg(b_str!("0fff:00:00.0,0fff:00:00.1"))?;
+        let mut missing = list.missing();
+        assert!(missing.next() == Some(b"0fff:00:00.0".as_slice()));
+        assert!(missing.next() == Some(b"0fff:00:00.1".as_slice()));
+        assert!(missing.next().is_none());
+        Ok(())
+    }
+
     #[test]
     fn lists_are_of_addresses() -> Result {
         for good in [

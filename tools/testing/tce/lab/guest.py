@@ -103,7 +103,7 @@ class Guest:
                                              stdout=subprocess.PIPE, stderr=errors)
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self._wait_for("@@ready", 180)
+            self._wait_for("@@ready", 90)
             self.check_log()
         except BaseException:
             self.kill()

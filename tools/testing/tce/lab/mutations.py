@@ -213,7 +213,10 @@ MUTANTS = (
      "mapped: pages(mapped.and_then(|_| None), req.page_size()),"),
 
     ("devices are taken before all is set up", f"{_TCE}/endpoint.rs", "if !self.open.load(Relaxed) {", "if false {"),
-    ("a PE is taken over with its first device", f"{_TCE}/endpoint.rs", "                if others {\n                    return Err(EBUSY);\n                }\n", "                let _ = others;\n"),
+    ("a PE is taken over with its first device", f"{_TCE}/endpoint.rs", "    if !all {\n        return Err(EBUSY);\n    }\n", ""),
+    ("a bridge keeps its PE with the platform", f"{_TCE}/endpoint.rs", " || machine::is_bridge(other)", ""),
+    ("a bridge goes on with the platform's DMA", f"{_TCE}/endpoint.rs", "    only.seize(group)\n", "    Ok(())\n"),
+    ("seized bridges stay so without memory", f"{_TCE}/pe.rs", "            let stats = Arc::init(Stats::new(), GFP_KERNEL)?;\n            Ok((", "            let stats = Arc::init(Stats::new(), GFP_KERNEL).map_err(|e| NotClaimed { error: e.into(), holder: Holder::Nobody })?;\n            Ok(("),
     ("a PE that no device could join is kept", f"{_TCE}/endpoint.rs",
      "            if pe.is_empty() {\n                // SAFETY: As above.\n                unsafe { pe.abandon(dev) };\n                self.forget(index);\n            }\n", ""),
     ("a PE is taken over under a driver", f"{_TCE}/endpoint.rs", "                if in_use {\n                    return Err(EBUSY);\n                }\n", "                let _ = in_use;\n"),

@@ -17,6 +17,7 @@ from .guest import Guest, GuestError, command_line, trouble_in
 from .say import Fail, elapsed, remark
 
 NVME_BYTES = 64 << 20
+_SLOW = 10      # a step of so many seconds is named
 TFTP_BYTES = 1 << 20
 
 
@@ -200,9 +201,17 @@ def with_disks(env, chosen, report):
 def complaints(guest):
     """What the kernel has complained of when a step failed, which says more than the step, or nothing."""
     try:
-        log = guest.read_log()
+        return _told(guest.read_log())
     except GuestError:      # it is gone, or does not answer, and has said where on the console
-        log = (guest.directory / "console.log").read_text(encoding="utf-8", errors="replace")
+        return _console(guest.directory)
+
+
+def _console(directory):
+    path = directory / "console.log"
+    return _told(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else ""
+
+
+def _told(log):
     found = trouble_in(log)
     return f"; kernel log: {' | '.join(found[:4])}" if found else ""
 
@@ -213,6 +222,7 @@ def run(env, scenario, objects, report):
     kind = machine.MACHINES[scenario.machine]
     left = list(scenario.steps)
     start = time.monotonic()
+    slow = []
 
     def tell(step, status, detail):
         title = (step.__doc__ or step.__name__).split("\n")[0].rstrip(".")
@@ -230,6 +240,7 @@ def run(env, scenario, objects, report):
             bench = Bench(scenario, guest, directory, objects)
             while left:
                 step = left.pop(0)
+                began = time.monotonic()
                 try:
                     detail = step(bench)
                     guest.check_log()
@@ -240,9 +251,11 @@ def run(env, scenario, objects, report):
                     tell(step, "not ok", f"{problem}{complaints(guest)}")
                 except Exception as bug:    # of the test itself, or of this machine: one step, not the run
                     tell(step, "not ok", f"{type(bug).__name__}: {bug}")
+                if (took := time.monotonic() - began) >= _SLOW:
+                    slow.append(f", {step.__name__.strip('_')} {took:.0f} s")
                 if left and not guest.alive:
                     raise GuestError("the guest is gone")
     except (GuestError, Fail, OSError) as problem:
         for step in left:
-            tell(step, "not ok", f"not run: {problem}")
-    remark(f"[{elapsed(time.monotonic() - start):>5}] {scenario.label}")
+            tell(step, "not ok", f"not run: {problem}{_console(directory)}")
+    remark(f"[{elapsed(time.monotonic() - start):>5}] {scenario.label}{''.join(slow)}")

@@ -165,6 +165,16 @@ def comes_to_vfio(bench):
         _is_back(bench, kind)
 
 
+def bridge_first(bench):
+    """A PE goes with all its devices and comes again, a bridge before the others."""
+    guest, bdf = bench.guest, bench.bdf("testdev")
+    kind, bridge = group_type(bench, "testdev"), f"{bdf[:-1]}0"
+    expect(guest.run(f"cat /sys/bus/pci/devices/{bridge}/class") == "0x060400", f"{bridge} is no bridge")
+    guest.run(f"for dev in {bdf} {bridge}; do echo 1 >/sys/bus/pci/devices/$dev/remove; done; {_RESCAN}; unbind {bdf}", 120)
+    expect((now := group_type(bench, "testdev")) == kind, f"type {now}, not {kind}")
+    return f"{bdf}, {kind}"
+
+
 # -- PHBs --------------------------------------------------------------------
 
 def phb_rounds(bench, rounds=2):
@@ -244,6 +254,8 @@ SCENARIOS = [
     *_each("hotplug-phb", (phb_rounds, group_outlives, lockdep_on), machines=("pseries",), flavour="modern-debug-64k", modules=True),
     *[Scenario("hotplug-shared", "modern-64k", machine, ("nvme", "nvme", "testdev"), _SYSFS_SHARED, together=True)
       for machine in ("pseries", "powernv10")],
+    Scenario("hotplug-bridge", "modern-64k", "powernv10", (), (steps.driver_loaded, bridge_first, steps.testdev_oracle, steps.log_clean),
+             more=("-device", "x3130-upstream,bus=pcie.0,addr=0.0,multifunction=on", "-device", "iommu-testdev,bus=pcie.0,addr=0.1")),
     *_each("hotplug-long", (plug_rounds_long, vfio_rounds_long, lockdep_on, no_leak), flavour="modern-debug-64k", only_all=True),
     *_each("hotplug-phb-long", (phb_rounds_long, lockdep_on, no_leak), machines=("pseries",), flavour="modern-debug-64k", only_all=True),
     *_each("hotplug-platform", (sysfs_rounds, plug_rounds), append="iommu.passthrough=1", only_all=True),

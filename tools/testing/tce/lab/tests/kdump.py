@@ -7,7 +7,7 @@ from ..steps import MIB, expect
 from .kexec import data, modern_drivers
 
 # Fits the disk. All memory is for check-all.
-_SHORT = 64 * MIB
+_SHORT = 16 * MIB
 _MARK = b"what the crashed kernel had in its memory"
 _MARKS = 1000
 

@@ -5,7 +5,7 @@ from .. import steps
 from ..scenario import Scenario
 from ..steps import MIB, expect, group_type, tces
 
-BIND_ROUNDS = 60
+BIND_ROUNDS = 24
 PLATFORM = ("unknown", "identity")
 # A busy device that the driver has not adopted yet is in no group.
 UNTOUCHED = (*PLATFORM, "none")

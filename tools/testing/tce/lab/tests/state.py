@@ -129,12 +129,16 @@ def wrong_parameters(bench):
 def parameters(bench):
     """Devices that are excluded, begin with identity, or have small pages."""
     guest = bench.guest
-    places = {"exclude": bench.bdf("testdev"), "identity": bench.bdf("nvme"), "small_pages": bench.bdf("e100")}
+    absent = "0fff:00:00.0"
+    places = {"exclude": f"{absent},{bench.bdf('testdev')}", "identity": bench.bdf("nvme"), "small_pages": bench.bdf("e100")}
     guest.run("load tce_iommu " + " ".join(f"{name}={place}" for name, place in places.items()))
     for name, place in {**places, "max_page_shift": "16"}.items():
         value = guest.run(f"cat /sys/module/tce_iommu/parameters/{name}")
         expect(value == place, f"{name} reads {value}, not {place}")
-    expect("PE excluded" in guest.check_log(), "nothing in the log about the device that is left out")
+    log = guest.check_log()
+    expect("PE excluded" in log, "nothing in the log about the device that is left out")
+    missing = re.findall(r"tce_iommu: (\S+): no device (\S+) yet", log)
+    expect(missing == [("exclude", absent)], f"devices that are not there: {missing}")
     kinds = {device: steps.group_type(bench, device) for device in bench.scenario.devices}
     expect(kinds["testdev"] == "none" and kinds["nvme"] in ("identity", "unknown") and kinds["e100"] == "DMA", f"types {kinds}")
     pages = set(re.findall(r"page (0x[0-9a-f]+)", _file(bench, "e100", "windows")))

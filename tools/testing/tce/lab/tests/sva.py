@@ -300,7 +300,7 @@ def no_support(bench):
     return _said(log, bdf, _NO_SUPPORT)
 
 
-def _tce(machine, flavour="modern-debug-64k", name="sva", number=60, **more):
+def _tce(machine, flavour="modern-debug-64k", name="sva", number=20, **more):
     # The other sample is in kernels for debugging only.
     masks = (kernel_dma,) if "debug" in flavour else ()
     return Scenario(name, flavour, machine, ("edu", "nvme", "testdev"),

@@ -58,7 +58,7 @@ def _faults(bench):
                           bench.guest.qemu_log.read_text(errors="replace"), re.M))
 
 
-def own_selftest(bench, rounds=1000):
+def own_selftest(bench, rounds=400):
     """tce_vfio: what devices reach through type1 and iommufd."""
     before = _faults(bench)
     result, output = ktap(bench, f"TCE_ROUNDS={rounds} tce_vfio", 600)
@@ -202,7 +202,7 @@ def _rounds(bench, count):
 
 def given_back(bench):
     """The PE to VFIO and back, with DMA."""
-    return _rounds(bench, 10)
+    return _rounds(bench, 6)
 
 
 def given_back_long(bench):
