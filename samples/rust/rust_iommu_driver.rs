@@ -195,7 +195,8 @@ unsafe impl StaticOps for Direct {
 struct Paging(Arc<Table>);
 
 // SAFETY: An entry is there from `map` to `unmap`, and forgotten by `iotlb_sync` or by
-// `flush_iotlb_all`. A device looks at no table but that of the last attach.
+// `flush_iotlb_all`. A device looks at no table but that of the last attach, and at none when it
+// was released.
 #[vtable]
 unsafe impl PagingOps for Paging {
     type Driver = Sample;

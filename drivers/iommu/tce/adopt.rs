@@ -134,7 +134,9 @@ impl Adopter {
             };
             for (dev, kind) in locked.iter() {
                 if free(dev, kind) {
-                    if let Err(e) = group.add_device(dev) {
+                    // SAFETY: Both are of one PE, whose devices are locked. `lock_all` leaves out
+                    // those that are being removed.
+                    if let Err(e) = unsafe { group.add_device(dev) } {
                         dev_warn!(dev, "gets no IOMMU ({e:?})\n");
                     }
                 }

@@ -160,7 +160,9 @@ impl<T: Driver> Ops<T> {
     unsafe extern "C" fn probe_finalize_callback(dev: *mut bindings::device) {
         might_sleep();
 
-        // SAFETY: The core calls this for a device that is claimed, and does not release it now.
+        // SAFETY: The core calls this for a device that is claimed. One that was found on its bus
+        // when the driver registers may be removed meanwhile: then the core's own list of devices,
+        // which it walks without a lock (see `bus_iommu_probe()`), breaks as well.
         T::probe_finalize(&unsafe { EndpointCtx::new(dev) });
     }
 

@@ -41,7 +41,7 @@ use crate::{
 /// - That invalidation is complete when `unmap` returns, or [`iotlb_sync`](Self::iotlb_sync) for a
 ///   gather that holds the page, or [`flush_iotlb_all`](Self::flush_iotlb_all) if the gather was
 ///   queued.
-/// - A device that has been attached elsewhere may reach nothing through this domain.
+/// - A device that has been attached elsewhere, or released, may reach nothing through this domain.
 #[vtable]
 pub unsafe trait PagingOps: Sized + Send + Sync + 'static {
     /// The driver that has the domain.

@@ -88,9 +88,12 @@ impl<T: Driver> Unregistered<T> {
 /// Frees an instance that the core has given up.
 ///
 /// A device that is on its way out of the system is not on its bus any more, so the core did not
-/// find it; it is released later, and nobody says when. Such an instance is never freed.
+/// find it; it is released later, and nobody says when. Such an instance is never freed, and its
+/// module is kept.
 fn let_go<T: Driver>(instance: Pin<KBox<Instance<T>>>) {
     if instance.header.claimed.load(Acquire) > 0 {
+        // SAFETY: The instance has been registered.
+        unsafe { instance.header.keep_module() };
         mem::forget(instance);
     }
 }
@@ -100,7 +103,8 @@ fn let_go<T: Driver>(instance: Pin<KBox<Instance<T>>>) {
 /// Each device that a driver has claimed holds a reference to the module of the driver, so a
 /// registration that the module owns is not dropped before all devices are gone. If there are
 /// devices all the same, the instance stays registered for ever, and with it the module, because
-/// they may be in use: see [`unregister`](Self::unregister).
+/// they may be in use: see [`unregister`](Self::unregister). A module whose `init` fails then never
+/// comes back from that: let nothing fail after [`Unregistered::register`].
 ///
 /// # Invariants
 ///

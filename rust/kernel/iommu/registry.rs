@@ -7,7 +7,14 @@ use crate::{
     error::to_result,
     fmt,
     prelude::*,
-    sync::atomic::Atomic,
+    sync::atomic::{
+        Acquire,
+        Atomic, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -127,6 +134,9 @@ impl Header {
 
         {
             let _lock = ProbeLock::lock();
+            // Who finds the instance takes the operations from it, before the core knows of it.
+            // SAFETY: Nobody else has `raw` yet.
+            unsafe { (*raw).ops = ops };
             // INVARIANT: The head of the list is null or in the list.
             // SAFETY: The lock guards the list.
             unsafe { *self.next.get() = ptr::replace(REGISTERED.0.get(), self) };
@@ -171,16 +181,27 @@ impl Header {
         }
     }
 
-    /// Counts the module of the driver, for good.
+    /// Keeps the code of the driver, for good. That of a module is counted. A module whose `init`
+    /// fails goes whatever is counted, so for one that is not loaded yet this never returns.
     ///
     /// # Safety
     ///
-    /// The instance must be registered.
+    /// The instance must be, or have been, registered.
     #[inline(never)]
     pub(super) unsafe fn keep_module(&self) {
-        // SAFETY: A registered instance has operations. They are part of their module, which the
-        // caller is in, or of the kernel.
-        unsafe { bindings::__module_get((*(*self.raw.get()).ops).owner) };
+        // SAFETY: The instance has operations. They are part of their module, which the caller is
+        // in, or of the kernel.
+        let owner = unsafe { (*(*self.raw.get()).ops).owner };
+        // SAFETY: As above. The state changes with the thread that loads or unloads the module.
+        let is_live = || unsafe { (*owner).state } == bindings::module_state_MODULE_STATE_LIVE;
+        if !owner.is_null() && !is_live() {
+            pr_err!("a module that fails to load has devices, and stays as it is\n");
+            loop {
+                fsleep(Delta::from_secs(1));
+            }
+        }
+        // SAFETY: The module is live, so it is counted already; or there is none.
+        unsafe { bindings::__module_get(owner) };
     }
 
     /// Takes the instance back. All devices that are on their bus are released when this returns.
@@ -193,7 +214,10 @@ impl Header {
     pub(super) unsafe fn unregister(&self) {
         // SAFETY: By the safety requirements.
         unsafe { bindings::iommu_device_unregister(self.raw.get()) };
-        // SAFETY: By the safety requirements.
-        unsafe { bindings::iommu_device_sysfs_remove(self.raw.get()) };
+        // A device that is not on its bus any more is unlinked from it when it is released.
+        if self.claimed.load(Acquire) == 0 {
+            // SAFETY: By the safety requirements.
+            unsafe { bindings::iommu_device_sysfs_remove(self.raw.get()) };
+        }
     }
 }

@@ -115,7 +115,9 @@ impl SvaBonds {
     /// Calls `f` if the driver is still there, which it stays meanwhile.
     ///
     /// The lock of the device is held, so who unbinds the driver waits for `f`. May sleep. It is
-    /// for files: the callbacks of the driver must not call it, nor may `f`.
+    /// for files: the callbacks of the driver must not call it, nor may `f`. Nor may an `mmap` of
+    /// a file: who binds takes the lock of the address space with that of the device held, and
+    /// lockdep, which leaves locks of devices out, does not tell.
     pub fn while_bound<R>(&self, f: impl FnOnce(&Device<Bound>) -> R) -> Option<R> {
         // SAFETY: The device is valid.
         unsafe { bindings::device_lock(self.dev.as_raw()) };

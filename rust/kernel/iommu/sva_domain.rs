@@ -3,7 +3,10 @@
 //! Shared virtual addressing as an IOMMU driver sees it.
 
 use super::{
-    sva_mirror::Mirror,
+    sva_mirror::{
+        Mirror,
+        Module, //
+    },
     sva_window::SvaWindow,
     Blocked,
     Driver,
@@ -232,6 +235,8 @@ pub(super) struct SvaDomain {
     /// For an IOMMU without PASIDs.
     mirror: Option<Arc<Mirror>>,
     data: KBox<dyn AnyDomain>,
+    /// Dropped last: the code of `data`. A bond that is forgotten outlives the driver's devices.
+    _module: Module,
 }
 
 /// The operations of all of them. A static, because [`SvaDomain::of`] compares the address.
@@ -263,6 +268,7 @@ impl SvaDomain {
                 }),
                 mirror,
                 data: data as KBox<dyn AnyDomain>,
+                _module: Module::get(ctx.ops()),
             }),
             GFP_KERNEL,
         )?;

@@ -111,7 +111,7 @@ impl Holds {
 /// # Invariants
 ///
 /// `0` is null or a module that is counted.
-struct Module(*mut bindings::module);
+pub(super) struct Module(*mut bindings::module);
 
 // SAFETY: Any thread may give a module up.
 unsafe impl Send for Module {}
@@ -120,7 +120,7 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    fn get(ops: &bindings::iommu_ops) -> Self {
+    pub(super) fn get(ops: &bindings::iommu_ops) -> Self {
         // SAFETY: The driver has a device, so its module is counted already; or it has none.
         unsafe { bindings::__module_get(ops.owner) };
         Self(ops.owner)

@@ -100,7 +100,8 @@ impl<T: Invalidate> Interval<T> {
                 // SAFETY: `raw` can be written.
                 unsafe { raw.write(pin_init::zeroed()) };
                 // SAFETY: `raw` is pinned, and `drop` removes it. If that never runs, the memory
-                // stays, and `T` borrows nothing. `mm` has a user during the call.
+                // stays, and `T` borrows nothing; the code stays but for a module that forgets the
+                // value and is unloaded, as with any callback. `mm` has a user during the call.
                 to_result(unsafe {
                     bindings::mmu_interval_notifier_insert(
                         raw,

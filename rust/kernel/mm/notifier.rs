@@ -131,7 +131,9 @@ impl<T: Release> Notifier<T> {
                 };
 
                 // SAFETY: `raw` is initialised and pinned, and `drop` unregisters it. If it never
-                // runs, the memory stays, and `T` borrows nothing. `mm` has a user during the call.
+                // runs, the memory stays, and `T` borrows nothing; the code stays but for a module
+                // that forgets the value and is unloaded, as with any callback. `mm` has a user
+                // during the call.
                 to_result(unsafe { bindings::mmu_notifier_register(raw, mm.as_raw()) })
             }),
         })

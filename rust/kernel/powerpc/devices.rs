@@ -84,9 +84,13 @@ impl TableGroup {
     /// Asks the IOMMU core to probe a device of the PE (`iommu_add_device()`).
     ///
     /// Returns `EBUSY` if it has a group already. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is a device of this PE. Its lock is held, and it is not being removed.
     #[inline(never)]
-    pub fn add_device(&self, dev: &Device) -> Result {
-        // SAFETY: The group is valid by the type invariant.
+    pub unsafe fn add_device(&self, dev: &Device) -> Result {
+        // SAFETY: The group is valid by the type invariant, the rest by the safety requirements.
         to_result(unsafe { bindings::iommu_add_device(self.as_raw().as_ptr(), dev.as_raw()) })
     }
 }

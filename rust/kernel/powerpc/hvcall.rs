@@ -141,7 +141,8 @@ pub unsafe fn put_tce(liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), HvError>
 /// # Safety
 ///
 /// As for [`put_tce`], for each present TCE of the list. The hypervisor reads the list once, during
-/// the call, so the promise holds for the values that the words have then.
+/// the call, so the promise holds for the values that the words have then. The list is in the box
+/// that it was made in.
 #[inline(always)]
 pub unsafe fn put_tce_indirect(
     liobn: Liobn,

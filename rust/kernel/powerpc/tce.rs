@@ -155,8 +155,12 @@ impl TableGroup {
     /// Asks the firmware what the PE has and what may be opened.
     ///
     /// `dev` is any device of the PE, here and below. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the PE: windows are not closed meanwhile.
     #[inline(never)]
-    pub fn query(&self, dev: &Device) -> Result<Query> {
+    pub unsafe fn query(&self, dev: &Device) -> Result<Query> {
         let query = self.ops().query.ok_or(ENODEV)?;
         let mut raw = bindings::iommu_tce_query::default();
 

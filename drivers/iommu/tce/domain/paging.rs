@@ -166,7 +166,8 @@ fn pages(part: Option<IovaRange>, page: PageSize) -> Pages {
 
 // SAFETY:
 // - A TCE is present only between `map` and `unmap`, and a PE translates only through the tables of
-//   the domain it is attached to.
+//   the domain it is attached to. When the last device of a PE is released, which drops its
+//   `Endpoint`, the PE translates through nothing of ours.
 // - `withdraw` and `flush` return when no PE uses the cleared TCEs any more, and they run in
 //   `iotlb_sync` and `flush_iotlb_all`.
 // - All methods take shared references to `Space`, whose operations may run concurrently.

@@ -40,7 +40,11 @@ pub(crate) const LIST: Tces = Tces::new(TceList::LEN as u64);
 /// mutex of their own. `H_` calls exist on pSeries, `kill` on PowerNV.
 pub(crate) trait Calls: Send + Sync + 'static {
     /// Asks what windows the PE has and may have. May sleep.
-    fn query(&self, dev: &Device) -> Result<Query>;
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the windows of the PE.
+    unsafe fn query(&self, dev: &Device) -> Result<Query>;
 
     /// The end of RAM, with what firmware says can be added later. Any context.
     fn max_ram() -> PhysAddr;

@@ -726,7 +726,7 @@ fn for_each_tce(addr: PhysAddr, levels: u32, f: &mut impl FnMut(Tce)) {
 }
 
 impl Calls for Fake {
-    fn query(&self, _: &Device) -> Result<Query> {
+    unsafe fn query(&self, _: &Device) -> Result<Query> {
         let mut state = self.state.lock();
         let refused = Self::call(&mut state);
         if refused && self.model.kind == Kind::Ioda {

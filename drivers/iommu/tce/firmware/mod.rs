@@ -167,14 +167,15 @@ fn take<C: Calls>(calls: &C, dev: &Device) -> Result<(), NotClaimed> {
 /// Takes the windows of the PE of `dev` over from the platform's DMA code, or from nobody. May
 /// sleep.
 ///
-/// No driver uses DMA through the PE. The caller writes who maps DMA.
+/// No driver uses DMA through the PE, and nobody else its windows. The caller writes who maps DMA.
 pub(crate) fn claim<C: Calls + Devices>(
     calls: &Arc<C>,
     dev: &Device,
     common: &Arc<Common>,
     stats: &Arc<Stats>,
 ) -> Result<Arc<dyn Firmware>, NotClaimed> {
-    let query = calls.query(dev)?;
+    // SAFETY: As the caller says.
+    let query = unsafe { calls.query(dev) }?;
     let (calls, stats) = (calls.clone(), stats.clone());
     // Memory comes first: without it the windows would have to be given back.
     Ok(match query.firmware {

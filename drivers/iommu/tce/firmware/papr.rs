@@ -116,7 +116,8 @@ impl<C: Calls + Devices> Papr<C> {
 
     /// Opens the windows that the PE will have.
     fn open(calls: &C, common: &Common, dev: &Device) -> Result<Layout> {
-        let query = calls.query(dev)?;
+        // SAFETY: The PE is claimed, here and below.
+        let query = unsafe { calls.query(dev) }?;
         let low = default_window(&query)?;
         let mmio = query.mmio32.clone();
         if query.nr_windows > 1 {
@@ -129,8 +130,8 @@ impl<C: Calls + Devices> Papr<C> {
         if let Err(e) = unsafe { calls.close_window(dev, WindowNumber::Low) } {
             return Self::do_without(dev, low, mmio, e);
         }
-        let high = calls
-            .query(dev)
+        // SAFETY: As above.
+        let high = unsafe { calls.query(dev) }
             .and_then(|query| Self::open_high(calls, common, dev, &query));
         match high {
             Ok(high) => {
@@ -141,7 +142,9 @@ impl<C: Calls + Devices> Papr<C> {
                 // Brings the default window back.
                 // SAFETY: The PE is claimed.
                 unsafe { calls.set_platform(dev, false) }?;
-                Self::do_without(dev, default_window(&calls.query(dev)?)?, mmio, e)
+                // SAFETY: As above.
+                let query = unsafe { calls.query(dev) }?;
+                Self::do_without(dev, default_window(&query)?, mmio, e)
             }
         }
     }

@@ -54,8 +54,9 @@ impl From<HvError> for Refused {
 }
 
 impl Calls for TableGroup {
-    fn query(&self, dev: &Device) -> Result<Query> {
-        TableGroup::query(self, dev)
+    unsafe fn query(&self, dev: &Device) -> Result<Query> {
+        // SAFETY: By the safety requirements.
+        unsafe { TableGroup::query(self, dev) }
     }
 
     fn max_ram() -> PhysAddr {
