@@ -63,7 +63,7 @@ MUTANTS = (
      "match give_back(calls, dev) {", "match Ok::<(), Error>(()) {"),
     ("the default window is given up although there may be two", f"{_TCE}/firmware/papr.rs", "if query.nr_windows > 1 {", "if false {"),
     ("the default window does not come back", f"{_TCE}/firmware/papr.rs",
-     "                unsafe { calls.set_platform(dev, false) }?;\n                Self::do_without", "                Self::do_without"),
+     "                unsafe { calls.set_platform(dev, false) }?;\n                // SAFETY: As above.\n                let query", "                // SAFETY: As above.\n                let query"),
     ("low addresses are for all (one window)", f"{_TCE}/layout.rs", "            Some(FOUR_GIB)\n", "            None\n"),
     ("low addresses are for all (two windows)", f"{_TCE}/layout.rs",
      "self.high.as_ref().map(|high| high.base)", "None"),
