@@ -7,10 +7,7 @@ use crate::{
     error::to_result,
     fmt,
     prelude::*,
-    sync::atomic::{
-        Acquire,
-        Atomic, //
-    },
+    sync::atomic::Atomic,
     time::{
         delay::fsleep,
         Delta, //
@@ -214,10 +211,7 @@ impl Header {
     pub(super) unsafe fn unregister(&self) {
         // SAFETY: By the safety requirements.
         unsafe { bindings::iommu_device_unregister(self.raw.get()) };
-        // A device that is not on its bus any more is unlinked from it when it is released.
-        if self.claimed.load(Acquire) == 0 {
-            // SAFETY: By the safety requirements.
-            unsafe { bindings::iommu_device_sysfs_remove(self.raw.get()) };
-        }
+        // SAFETY: By the safety requirements.
+        unsafe { bindings::iommu_device_sysfs_remove(self.raw.get()) };
     }
 }
