@@ -93,7 +93,8 @@ impl Adopter {
         }
         if is_in_group(dev) {
             let in_use = lock.driver() == DriverKind::DmaApi;
-            self.pes.set_in_use(dev, in_use);
+            // SAFETY: `dev` is locked, so its driver stays.
+            unsafe { self.pes.set_in_use(dev, in_use) };
             return Ok(());
         }
         // SAFETY: `dev` is locked.
@@ -158,12 +159,14 @@ impl pci::DriverEvents for Adopter {
     fn binding(&self, dev: &Device) {
         // SAFETY: The driver core holds the lock of the device.
         let in_use = unsafe { driver_kind(dev) } == DriverKind::DmaApi;
-        self.pes.set_in_use(dev, in_use);
+        // SAFETY: As above: the driver that is about to probe stays.
+        unsafe { self.pes.set_in_use(dev, in_use) };
     }
 
     fn unbound(&self, watch: &pci::DriverWatch<Self>, dev: &Device) {
         if is_in_group(dev) {
-            self.pes.set_in_use(dev, false);
+            // SAFETY: The driver core holds the lock of the device, whose driver is gone.
+            unsafe { self.pes.set_in_use(dev, false) };
         // SAFETY: The driver core holds the lock of the device.
         } else if unsafe { is_going(dev) || self.adopt(dev).is_err() } {
             watch.kick();

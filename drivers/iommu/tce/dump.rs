@@ -84,8 +84,8 @@ impl Reader<'_, '_> {
             return self.stop(window.ioba(part.first));
         }
         self.leaves = self.leaves.saturating_add(1);
-        let _rcu = rcu::read_lock();
-        let Some(leaf) = window.table().leaf(part.first) else {
+        let rcu = rcu::read_lock();
+        let Some(leaf) = window.table().leaf(part.first, &rcu) else {
             return Ok(());
         };
         let first = part.first.get();

@@ -267,9 +267,14 @@ impl PeList {
     }
 
     /// Takes note whether a device has a driver that uses the DMA API. May sleep.
-    pub(crate) fn set_in_use(&self, dev: &Device, in_use: bool) {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Pe::set_in_use`].
+    pub(crate) unsafe fn set_in_use(&self, dev: &Device, in_use: bool) {
         if let Ok((_, Some(pe))) = self.find(dev) {
-            pe.set_in_use(dev, in_use);
+            // SAFETY: By the safety requirements.
+            unsafe { pe.set_in_use(dev, in_use) };
         }
     }
 

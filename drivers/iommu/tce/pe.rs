@@ -159,7 +159,9 @@ impl<C: Calls + Devices> Pe<C> {
         let none = Members::new();
         let claim = || {
             let stats = Arc::init(Stats::new(), GFP_KERNEL)?;
-            Ok((firmware::claim(&calls, dev, &common, &stats)?, stats))
+            // SAFETY: By the safety requirements. `settle` is called below.
+            let port = unsafe { firmware::claim(&calls, dev, &common, &stats) }?;
+            Ok((port, stats))
         };
         let claimed = claim().map_err(|why: NotClaimed| {
             // SAFETY: By the safety requirements.
@@ -190,7 +192,8 @@ impl<C: Calls + Devices> Pe<C> {
         // A PE for which there is no memory is given back, too.
         let holder = match (&pe, start) {
             (Ok(_), Start::Owned) => Ok(Holder::Driver),
-            _ => port.release(dev).map(|()| Holder::Platform),
+            // SAFETY: By the safety requirements. `settle` is called below.
+            _ => unsafe { port.release(dev) }.map(|()| Holder::Platform),
         };
         // SAFETY: By the safety requirements.
         unsafe { none.settle(&*devices, holder.unwrap_or(Holder::Nobody)) };
@@ -335,7 +338,11 @@ impl<C: Calls + Devices> Pe<C> {
     }
 
     /// Takes note whether the device `dev` has a driver that uses the DMA API. May sleep.
-    pub(crate) fn set_in_use(&self, dev: &Device, in_use: bool) {
+    ///
+    /// # Safety
+    ///
+    /// `in_use` is right, and stays right until this returns.
+    pub(crate) unsafe fn set_in_use(&self, dev: &Device, in_use: bool) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.members.set_in_use(dev, in_use);
@@ -434,7 +441,10 @@ impl<C: Calls + Devices> Pe<C> {
             Current::Platform => state.members.seize(&*self.calls)?,
             Current::Nobody => (),
         }
-        let (current, result) = match firmware::claim(&self.calls, dev, &self.common, &self.stats) {
+        // SAFETY: No member is in use and the other devices were seized, or nobody had the windows
+        // and drivers could only fail. `settle` is called below.
+        let claimed = unsafe { firmware::claim(&self.calls, dev, &self.common, &self.stats) };
+        let (current, result) = match claimed {
             Ok(port) => {
                 state.layout = port.layout().clone();
                 (Current::Blocked(port.clone()), Ok(port))
@@ -443,8 +453,7 @@ impl<C: Calls + Devices> Pe<C> {
             Err(why) => (state.current.clone(), Err(why.error)),
         };
         state.current = current;
-        // SAFETY: No member is in use and the other devices were seized, or nobody had the windows
-        // and drivers could only fail.
+        // SAFETY: As above.
         unsafe { state.members.settle(&*self.calls, state.holder()) };
         result
     }
@@ -481,12 +490,16 @@ impl<C: Calls + Devices> Pe<C> {
     fn give_back(&self, state: &mut State, dev: &Device) -> Result {
         // What could not be closed goes with the rest, so that is no reason to stop.
         self.close(state, dev).ok();
+        // Since the windows were taken nobody has been able to use the platform's DMA code.
         match state.current.clone() {
             Current::Platform => return Ok(()),
-            Current::Nobody => firmware::give_back(&*self.calls, dev)?,
-            Current::Blocked(port) | Current::Paging(port, _) => port.release(dev)?,
+            // SAFETY: As said above. `settle` is called below, and has called the PE nobody's.
+            Current::Nobody => unsafe { firmware::give_back(&*self.calls, dev) }?,
+            // SAFETY: As said above. `settle` is called below, and has called the PE the driver's.
+            Current::Blocked(port) | Current::Paging(port, _) => unsafe { port.release(dev) }?,
             Current::Stuck(port, space) => {
-                port.release(dev)?;
+                // SAFETY: As above.
+                unsafe { port.release(dev) }?;
                 space.forget(&port);
                 Self::all_closed(state, &port, &space);
             }

@@ -213,7 +213,8 @@ impl Space {
             if !bond.takes_all() && !Self::takes(bond, window, run)? {
                 return Ok(());
             }
-            bond.port().publish(window, run)
+            // SAFETY: `for_each_bond` holds the RCU lock.
+            unsafe { bond.port().publish(window, run) }
         })
     }
 
@@ -262,7 +263,9 @@ impl Space {
                 self.withdraw_run(window, piece);
             }
             if is_charged {
-                window.table().free_retired(run);
+                // SAFETY: Every PE has just been made to forget the run, and nobody maps there
+                // before this returns.
+                unsafe { window.table().free_retired(run) };
             }
         }
     }
@@ -296,7 +299,8 @@ impl Space {
     #[inline(always)]
     fn withdraw_run(&self, window: &TableWindow, run: TceRun) {
         self.for_each_bond(|bond| {
-            bond.port().withdraw(window, run);
+            // SAFETY: `for_each_bond` holds the RCU lock.
+            unsafe { bond.port().withdraw(window, run) };
             Ok(())
         })
         .ok();
@@ -412,7 +416,8 @@ impl Space {
             for window in self.part(part) {
                 let leaves = window.table().for_each_leaf(window.all(), |run| {
                     let _rcu = rcu::read_lock();
-                    port.withdraw(window, run);
+                    // SAFETY: The RCU lock is held.
+                    unsafe { port.withdraw(window, run) };
                     Ok(())
                 });
                 leaves.ok();
@@ -492,7 +497,8 @@ impl Space {
             let _rcu = rcu::read_lock();
             // The leaf may be freed before the lock is taken; who publishes looks for it again.
             let _replay = self.replay.lock();
-            port.publish(window, run)
+            // SAFETY: The RCU lock is held.
+            unsafe { port.publish(window, run) }
         })
     }
 

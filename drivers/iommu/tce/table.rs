@@ -131,26 +131,50 @@ impl Table {
         (self.levels.get() > 1).then(|| Tces::new(span(1)))
     }
 
-    /// The node at `phys`, which is the root or comes from a present inner word.
+    /// The node at `phys`.
+    ///
+    /// # Safety
+    ///
+    /// It is the root, or comes from a present inner word. If it is a leaf it is not freed as long
+    /// as the result is in use, which takes a grace period after all of it was unmapped: the RCU
+    /// lock is held, or the caller maps or unmaps there, as requests do not overlap.
     #[inline(always)]
-    fn node(&self, phys: PhysAddr) -> &TceList {
+    unsafe fn node(&self, phys: PhysAddr) -> &TceList {
         // SAFETY: By the type invariants it is a node. Those above the leaves live until `self`
-        // drops. A leaf is freed a grace period after all of it was unmapped: who only looks is in
-        // an RCU section, and nobody maps or unmaps there, as requests do not overlap.
+        // drops; a leaf does so by the safety requirements.
         unsafe { TceList::from_phys(phys) }
     }
 
-    /// The leaf that holds `index`, if there is one.
+    /// The root node. If it is a leaf it is one that is never freed.
     #[inline(always)]
-    pub(crate) fn leaf(&self, index: TceIndex) -> Option<&TceList> {
-        let mut node = self.node(self.root);
+    fn root_node(&self) -> &TceList {
+        // SAFETY: It is the root, which lives until `self` drops.
+        unsafe { self.node(self.root) }
+    }
+
+    /// The leaf that holds `index`, if there is one, for who only looks at it.
+    #[inline(always)]
+    pub(crate) fn leaf<'a>(&'a self, index: TceIndex, _rcu: &'a rcu::Guard) -> Option<&'a TceList> {
+        // SAFETY: The RCU lock is held.
+        unsafe { self.leaf_unguarded(index) }
+    }
+
+    /// The leaf that holds `index`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// The RCU lock is held, or the caller maps or unmaps there, as long as the result is in use.
+    #[inline(always)]
+    pub(crate) unsafe fn leaf_unguarded(&self, index: TceIndex) -> Option<&TceList> {
+        let mut node = self.root_node();
         let mut bits = self.bits;
         for _ in 1..self.levels.get() {
             let tce = node.get(TceIndex::new(index.get().wrapping_shr(bits)));
             if !tce.is_present() {
                 return None;
             }
-            node = self.node(tce.addr());
+            // SAFETY: By the safety requirements.
+            node = unsafe { self.node(tce.addr()) };
             // OVERFLOW: Not before the last turn.
             bits = bits.wrapping_sub(NODE_BITS);
         }
@@ -159,21 +183,22 @@ impl Table {
 
     /// How many TCEs the node stands for that `index` would be in and that is not there, if one is
     /// not. A leaf that is retired counts as there.
-    fn missing(&self, index: TceIndex) -> Option<u64> {
-        let mut node = self.node(self.root);
+    fn missing(&self, index: TceIndex, _rcu: &rcu::Guard) -> Option<u64> {
+        let mut node = self.root_node();
         for level in (1..self.levels.get()).rev() {
             let tce = node.get(TceIndex::new(index.get() / span(level)));
             if !tce.is_present() {
                 return (tce == Tce::NONE).then(|| span(level));
             }
-            node = self.node(tce.addr());
+            // SAFETY: The RCU lock is held.
+            node = unsafe { self.node(tce.addr()) };
         }
         None
     }
 
     /// The leaf that holds `index`; missing nodes are allocated with `flags`.
     fn grow(&self, index: TceIndex, flags: Flags) -> Result<&TceList> {
-        let mut node = self.node(self.root);
+        let mut node = self.root_node();
         for level in (1..self.levels.get()).rev() {
             let index = TceIndex::new(index.get() / span(level));
             let tce = node.get(index);
@@ -181,7 +206,8 @@ impl Table {
                 true => tce.addr(),
                 false => Self::install(node, index, flags)?,
             };
-            node = self.node(phys);
+            // SAFETY: The caller maps there.
+            node = unsafe { self.node(phys) };
         }
         Ok(node)
     }
@@ -206,8 +232,8 @@ impl Table {
     pub(crate) fn try_set(&self, run: TceRun, first: Tce) -> bool {
         run.count <= FEW
             && is_in_one_leaf(run)
-            && self
-                .leaf(run.first)
+            // SAFETY: This is to map.
+            && unsafe { self.leaf_unguarded(run.first) }
                 .is_some_and(|leaf| leaf.set(run.first, run.count, first, self.shift.bytes()))
     }
 
@@ -247,7 +273,8 @@ impl Table {
     /// Fails with [`ENOENT`] at a TCE that is not present.
     pub(crate) fn protect(&self, run: TceRun, write: bool) -> Result {
         run.pieces(Tces::new(1)).try_for_each(|one| {
-            let leaf = self.leaf(one.first).ok_or(ENOENT)?;
+            // SAFETY: Nobody unmaps what is being protected.
+            let leaf = unsafe { self.leaf_unguarded(one.first) }.ok_or(ENOENT)?;
             let old = leaf.get(one.first);
             let new = Tce::from_parts(old.addr(), true, write);
             let replaced = old.is_present() && leaf.replace(one.first, old, new).is_ok();
@@ -263,8 +290,8 @@ impl Table {
     pub(crate) fn try_clear(&self, run: TceRun) -> bool {
         run.count <= FEW
             && is_in_one_leaf(run)
-            && self
-                .leaf(run.first)
+            // SAFETY: This is to unmap.
+            && unsafe { self.leaf_unguarded(run.first) }
                 .is_some_and(|leaf| leaf.try_clear(run.first, run.count))
     }
 
@@ -272,7 +299,8 @@ impl Table {
     pub(crate) fn clear(&self, run: TceRun) -> Tces {
         let mut done = 0u64;
         for part in slices(run) {
-            let Some(leaf) = self.leaf(part.first) else {
+            // SAFETY: This is to unmap.
+            let Some(leaf) = (unsafe { self.leaf_unguarded(part.first) }) else {
                 break;
             };
             let cleared = leaf.clear(part.first, part.count);
@@ -290,9 +318,9 @@ impl Table {
         &self,
         index: TceIndex,
         offset: u64,
-        _rcu: &rcu::Guard,
+        rcu: &rcu::Guard,
     ) -> Option<PhysAddr> {
-        let tce = self.leaf(index)?.get(index);
+        let tce = self.leaf(index, rcu)?.get(index);
         tce.is_present()
             .then(|| tce.addr() | self.shift.offset(offset))
     }
@@ -310,10 +338,7 @@ impl Table {
         let mut at = run.first.get();
         while at < end {
             let first = TceIndex::new(at);
-            let missing = {
-                let _rcu = rcu::read_lock();
-                self.missing(first)
-            };
+            let missing = self.missing(first, &rcu::read_lock());
             let span = missing.unwrap_or(span(1));
             // OVERFLOW: `at` is below 2^45 and `span` is a power of two up to 2^36.
             let next = at.wrapping_add(span.wrapping_sub(at % span.max(1)));
@@ -333,10 +358,12 @@ impl Table {
         };
         let end = run.first.get().saturating_add(run.count.get());
         for slot in run.first.get().div_ceil(span(1))..end / span(1) {
-            let mut node = self.node(self.root);
+            let mut node = self.root_node();
             let found = (0..above).rev().try_for_each(|level| {
                 let tce = node.get(TceIndex::new(slot / span(level.wrapping_add(1))));
-                node = self.node(tce.is_present().then(|| tce.addr())?);
+                let phys = tce.is_present().then(|| tce.addr())?;
+                // SAFETY: The node is above the leaves.
+                node = unsafe { self.node(phys) };
                 Some(())
             });
             let index = TceIndex::new(slot);
@@ -359,12 +386,16 @@ impl Table {
     }
 
     /// Frees the leaves of `run` that were [retired](Self::retire). Any context.
-    pub(crate) fn free_retired(&self, run: TceRun) {
+    ///
+    /// # Safety
+    ///
+    /// The PHBs have forgotten `run` since it was retired, and nobody maps or unmaps there.
+    pub(crate) unsafe fn free_retired(&self, run: TceRun) {
         self.for_each_covered(run, |node, index, tce| {
             let retired = !tce.is_present() && tce != Tce::NONE;
             if retired && node.replace(index, tce, Tce::NONE).is_ok() {
-                // SAFETY: The leaf is out of the table and no PHB walks to it. Who is still in it
-                // only reads, under RCU.
+                // SAFETY: The leaf is out of the table, and by the safety requirements no PHB walks
+                // to it. Who is still in it only reads, under RCU.
                 unsafe { TceList::free_rcu(tce.addr()) };
             }
         });
@@ -378,9 +409,9 @@ impl Table {
         };
         let mut count = 0u64;
         let counted = self.for_each_leaf(all, |part| {
-            let _rcu = rcu::read_lock();
-            let present = self.leaf(part.first).map_or(0, |leaf| leaf.present().get());
-            count = count.wrapping_add(present);
+            let rcu = rcu::read_lock();
+            let leaf = self.leaf(part.first, &rcu);
+            count = count.wrapping_add(leaf.map_or(0, |leaf| leaf.present().get()));
             Ok(())
         });
         counted.map_or(0, |()| count)
@@ -388,7 +419,7 @@ impl Table {
 
     /// The number of nodes. Takes as long as there are nodes above the leaves.
     pub(crate) fn nodes(&self) -> u64 {
-        self.count(self.node(self.root), self.levels.get().wrapping_sub(1))
+        self.count(self.root_node(), self.levels.get().wrapping_sub(1))
     }
 
     /// Counts `node`, which is `level` levels above the leaves, and those below it.
@@ -400,7 +431,9 @@ impl Table {
                 // CAST: 512.
                 let all = (0..TceList::LEN as u64).map(|n| node.get(TceIndex::new(n)));
                 all.filter(|tce| tce.is_present()).fold(1, |sum, tce| {
-                    sum.saturating_add(self.count(self.node(tce.addr()), level.wrapping_sub(1)))
+                    // SAFETY: The node is above the leaves.
+                    let below = unsafe { self.node(tce.addr()) };
+                    sum.saturating_add(self.count(below, level.wrapping_sub(1)))
                 })
             }
         }

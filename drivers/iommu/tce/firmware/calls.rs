@@ -56,9 +56,9 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// No driver uses the platform's DMA code for any device of the PE, and
-    /// [`set_dma_owner`](crate::ownership::Devices::set_dma_owner) is called for all of them
-    /// afterwards, also after an error.
+    /// No driver uses the platform's DMA code for any device of the PE, and afterwards, also after
+    /// an error, [`set_dma_owner`](crate::ownership::Devices::set_dma_owner) is called for all of
+    /// them, unless it would write what is there.
     unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result;
 
     /// Opens window `num`. May sleep. After an error nothing is open.
@@ -99,7 +99,8 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// The caller owns the window, and until the TCE is cleared devices may access its page.
+    /// The PE is PAPR's. The caller owns the window, or it has the name that no window has. Until
+    /// the TCE is cleared devices may access its page.
     unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused>;
 
     /// `H_PUT_TCE_INDIRECT` of the first `n` TCEs of `list`. Any context.
@@ -108,7 +109,8 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ///
     /// # Safety
     ///
-    /// As for [`put`](Self::put), for all of the TCEs.
+    /// As for [`put`](Self::put), for all of the TCEs, and `list` is in the box that it was made
+    /// in.
     unsafe fn put_indirect(
         &self,
         liobn: Liobn,
@@ -118,7 +120,11 @@ pub(crate) trait Calls: Send + Sync + 'static {
     ) -> Result<(), Refused>;
 
     /// `H_STUFF_TCE` of `n` (at most 512) empty TCEs. Any context.
-    fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused>;
+    ///
+    /// # Safety
+    ///
+    /// As for [`put`](Self::put); empty TCEs have no page.
+    unsafe fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused>;
 }
 
 /// A hypervisor's answer other than success.

@@ -933,7 +933,7 @@ impl Calls for Fake {
         })
     }
 
-    fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
+    unsafe fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
         if !self.model.multi_tce {
             self.state.lock().sins += 1;
         }

@@ -61,7 +61,11 @@ pub(super) struct Ioda<C> {
 
 impl<C: Calls> Ioda<C> {
     /// See [`claim`](super::claim).
-    pub(super) fn claim(
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub(super) unsafe fn claim(
         calls: Arc<C>,
         dev: &Device,
         common: &Common,
@@ -89,7 +93,8 @@ impl<C: Calls> Ioda<C> {
             calls,
             stats,
         };
-        take(&*this.calls, dev)?;
+        // SAFETY: By the safety requirements.
+        unsafe { take(&*this.calls, dev) }?;
         // A refusal is found out here, where the platform can have the PE back, and not by the
         // core when it attaches the first domain.
         let tried = windows
@@ -97,7 +102,8 @@ impl<C: Calls> Ioda<C> {
             .try_for_each(|window| this.connect(dev, window))
             .and_then(|()| this.close(dev));
         if let Err(e) = tried {
-            let why = unclaim(&*this.calls, dev, e);
+            // SAFETY: By the safety requirements.
+            let why = unsafe { unclaim(&*this.calls, dev, e) };
             if why.holder == Holder::Nobody {
                 // They may still be open.
                 core::mem::forget(windows);
@@ -159,12 +165,12 @@ impl<C: Calls> Firmware for Ioda<C> {
             .inspect_err(|_| self.stats.count(Event::Error))
     }
 
-    fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
+    unsafe fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
         self.kill(window, run, Event::KillNew);
         Ok(())
     }
 
-    fn withdraw(&self, window: &TableWindow, run: TceRun) {
+    unsafe fn withdraw(&self, window: &TableWindow, run: TceRun) {
         self.kill(window, run, Event::KillOld);
     }
 
@@ -173,9 +179,8 @@ impl<C: Calls> Firmware for Ioda<C> {
         self.calls.kill(None);
     }
 
-    fn release(&self, dev: &Device) -> Result {
-        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
-        // who maps DMA.
+    unsafe fn release(&self, dev: &Device) -> Result {
+        // SAFETY: By the safety requirements.
         unsafe { self.calls.set_platform(dev, true) }
     }
 }

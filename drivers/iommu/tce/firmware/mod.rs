@@ -72,18 +72,26 @@ pub(crate) trait Firmware: Send + Sync {
     /// translate through the table, which has to stay; it is not connected before that is over.
     fn disconnect(&self, dev: &Device, number: WindowNumber) -> Result;
 
-    /// Makes new TCEs of `window` visible to the PE. Atomic context, with the RCU lock held.
+    /// Makes new TCEs of `window` visible to the PE. Atomic context.
     ///
     /// On error, part of `run` may have been published; the caller withdraws all of it. Fails with
     /// [`EIO`] once firmware has refused to withdraw.
-    fn publish(&self, window: &TableWindow, run: TceRun) -> Result;
+    ///
+    /// # Safety
+    ///
+    /// The RCU lock is held. There is no guard to show for it, which would take an instruction.
+    unsafe fn publish(&self, window: &TableWindow, run: TceRun) -> Result;
 
-    /// Makes the PE forget TCEs that were cleared. Atomic context, with the RCU lock held.
+    /// Makes the PE forget TCEs that were cleared. Atomic context.
     ///
     /// When this returns, no access through the old TCEs is possible or under way. Where firmware
     /// refuses, all that it does not refuse is withdrawn, the log has it once, nothing is published
     /// to the PE any more, and its windows are closed soon.
-    fn withdraw(&self, window: &TableWindow, run: TceRun);
+    ///
+    /// # Safety
+    ///
+    /// As for [`publish`](Self::publish).
+    unsafe fn withdraw(&self, window: &TableWindow, run: TceRun);
 
     /// Makes the PE forget every cleared TCE. Atomic context.
     fn flush(&self);
@@ -91,7 +99,13 @@ pub(crate) trait Firmware: Send + Sync {
     /// Gives the windows back to the platform's DMA code. May sleep.
     ///
     /// Nothing may use `self` afterwards. On error the PE stays without translation.
-    fn release(&self, dev: &Device) -> Result;
+    ///
+    /// # Safety
+    ///
+    /// No driver uses the platform's DMA code for a device of the PE, and
+    /// [`settle`](crate::ownership::Members::settle) is called afterwards, after an error too
+    /// unless it would write what is there.
+    unsafe fn release(&self, dev: &Device) -> Result;
 }
 
 /// What all PEs share.
@@ -137,15 +151,22 @@ impl From<AllocError> for NotClaimed {
 
 /// Gives the windows to the platform's DMA code, whoever has them. May sleep.
 ///
-/// No driver uses DMA through the PE. The caller writes who maps DMA.
-pub(crate) fn give_back<C: Calls>(calls: &C, dev: &Device) -> Result {
-    // SAFETY: As the caller says.
+/// # Safety
+///
+/// As for [`Firmware::release`].
+pub(crate) unsafe fn give_back<C: Calls>(calls: &C, dev: &Device) -> Result {
+    // SAFETY: By the safety requirements.
     unsafe { calls.set_platform(dev, true) }
 }
 
 /// Undoes a claim that failed with `error` when the windows had been taken, or some of them.
-fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
-    let holder = match give_back(calls, dev) {
+///
+/// # Safety
+///
+/// As for [`claim`].
+unsafe fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
+    // SAFETY: By the safety requirements.
+    let holder = match unsafe { give_back(calls, dev) } {
         Ok(()) => Holder::Platform,
         Err(e) => {
             dev_err!(dev, "cannot restore the DMA windows ({e:?}); no DMA\n");
@@ -156,25 +177,33 @@ fn unclaim<C: Calls>(calls: &C, dev: &Device, error: Error) -> NotClaimed {
 }
 
 /// Takes the windows from the platform's DMA code, if it has them. May sleep.
-fn take<C: Calls>(calls: &C, dev: &Device) -> Result<(), NotClaimed> {
-    // SAFETY: Who claims makes sure that no driver uses the PE, and writes who maps DMA.
+///
+/// # Safety
+///
+/// As for [`claim`].
+unsafe fn take<C: Calls>(calls: &C, dev: &Device) -> Result<(), NotClaimed> {
+    // SAFETY: By the safety requirements.
     unsafe { calls.set_platform(dev, false) }.map_err(|e| match e {
         ENODEV => e.into(),
-        e => unclaim(calls, dev, e),
+        // SAFETY: By the safety requirements.
+        e => unsafe { unclaim(calls, dev, e) },
     })
 }
 
 /// Takes the windows of the PE of `dev` over from the platform's DMA code, or from nobody. May
 /// sleep.
 ///
-/// No driver uses DMA through the PE, and nobody else its windows. The caller writes who maps DMA.
-pub(crate) fn claim<C: Calls + Devices>(
+/// # Safety
+///
+/// No driver uses the platform's DMA code for a device of the PE, and nobody else its windows.
+/// [`settle`](crate::ownership::Members::settle) is called afterwards, also after an error.
+pub(crate) unsafe fn claim<C: Calls + Devices>(
     calls: &Arc<C>,
     dev: &Device,
     common: &Arc<Common>,
     stats: &Arc<Stats>,
 ) -> Result<Arc<dyn Firmware>, NotClaimed> {
-    // SAFETY: As the caller says.
+    // SAFETY: By the safety requirements.
     let query = unsafe { calls.query(dev) }?;
     let (calls, stats) = (calls.clone(), stats.clone());
     // Memory comes first: without it the windows would have to be given back.
@@ -182,8 +211,8 @@ pub(crate) fn claim<C: Calls + Devices>(
         Kind::Papr => {
             let port = UniqueArc::<Papr<C>>::new_uninit(GFP_KERNEL)?;
             let name = CString::try_from(dev.name())?;
-            let layout = Papr::claim(&*calls, dev, common)?;
-            let init = Papr::new(calls, name, layout, common.clone(), stats);
+            // SAFETY: By the safety requirements, and the PE is one of PAPR.
+            let init = unsafe { Papr::claim(calls, name, dev, common, stats) }?;
             match port.pin_init_with::<Infallible>(init) {
                 Ok(port) => Arc::<Papr<C>>::from(port),
                 Err(never) => match never {},
@@ -191,7 +220,9 @@ pub(crate) fn claim<C: Calls + Devices>(
         }
         Kind::Ioda => {
             let port = UniqueArc::new_uninit(GFP_KERNEL)?;
-            Arc::<Ioda<C>>::from(port.write(Ioda::claim(calls, dev, common, &query, stats)?))
+            // SAFETY: By the safety requirements.
+            let claimed = unsafe { Ioda::claim(calls, dev, common, &query, stats) }?;
+            Arc::<Ioda<C>>::from(port.write(claimed))
         }
     })
 }

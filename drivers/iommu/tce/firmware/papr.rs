@@ -70,6 +70,11 @@ use kernel::{
 };
 
 /// The windows of a PE on pSeries.
+///
+/// # Invariants
+///
+/// The PE is one of PAPR, and claimed from construction to release. The names that `windows` gives
+/// belong to the PE as long as the RCU lock is held, or to no window.
 #[pin_data]
 pub(super) struct Papr<C: Calls + Devices> {
     calls: Arc<C>,
@@ -88,22 +93,29 @@ pub(super) struct Papr<C: Calls + Devices> {
 
 impl<C: Calls + Devices> Papr<C> {
     /// See [`claim`](super::claim).
-    pub(super) fn claim(calls: &C, dev: &Device, common: &Common) -> Result<Layout, NotClaimed> {
-        take(calls, dev)?;
-        // The way back also closes the window that the driver may have opened.
-        Self::open(calls, common, dev).map_err(|e| unclaim(calls, dev, e))
-    }
-
-    /// Makes one for windows that were claimed.
-    pub(super) fn new(
+    ///
+    /// # Safety
+    ///
+    /// As there, and the PE is one of PAPR.
+    pub(super) unsafe fn claim(
         calls: Arc<C>,
         name: CString,
-        layout: Layout,
-        common: Arc<Common>,
+        dev: &Device,
+        common: &Arc<Common>,
         stats: Arc<Stats>,
-    ) -> impl PinInit<Self> {
-        let shutdown = Shutdown::new(calls.clone(), layout);
-        pin_init!(Self {
+    ) -> Result<impl PinInit<Self>, NotClaimed> {
+        // SAFETY: By the safety requirements.
+        unsafe { take(&*calls, dev) }?;
+        // SAFETY: The PE has just been taken.
+        let layout = unsafe { Self::open(&calls, common, dev) }
+            // The way back also closes the window that the driver may have opened.
+            // SAFETY: By the safety requirements.
+            .map_err(|e| unsafe { unclaim(&*calls, dev, e) })?;
+        // SAFETY: `open` has returned the windows of the PE.
+        let shutdown = unsafe { Shutdown::new(calls.clone(), layout) };
+        let common = common.clone();
+        // INVARIANT: By the safety requirements, and `Shutdown` takes names back under RCU.
+        Ok(pin_init!(Self {
             multi_tce: calls.multi_tce(),
             calls,
             common,
@@ -111,28 +123,34 @@ impl<C: Calls + Devices> Papr<C> {
             name,
             log <- RateLimit::new(c"tce_iommu"),
             windows <- OwnedWork::new(shutdown, c"tce_iommu", static_lock_class!()),
-        })
+        }))
     }
 
     /// Opens the windows that the PE will have.
-    fn open(calls: &C, common: &Common, dev: &Device) -> Result<Layout> {
-        // SAFETY: The PE is claimed, here and below.
+    ///
+    /// # Safety
+    ///
+    /// The PE is claimed.
+    unsafe fn open(calls: &C, common: &Common, dev: &Device) -> Result<Layout> {
+        // SAFETY: By the safety requirements.
         let query = unsafe { calls.query(dev) }?;
         let low = default_window(&query)?;
         let mmio = query.mmio32.clone();
         if query.nr_windows > 1 {
-            return match Self::open_high(calls, common, dev, &query) {
+            // SAFETY: By the safety requirements.
+            return match unsafe { Self::open_high(calls, common, dev, &query) } {
                 Ok(high) => Layout::new(Kind::Papr, low, Some(high), mmio),
                 Err(e) => Self::do_without(dev, low, mmio, e),
             };
         }
-        // SAFETY: The PE is claimed.
+        // SAFETY: By the safety requirements.
         if let Err(e) = unsafe { calls.close_window(dev, WindowNumber::Low) } {
             return Self::do_without(dev, low, mmio, e);
         }
         // SAFETY: As above.
         let high = unsafe { calls.query(dev) }
-            .and_then(|query| Self::open_high(calls, common, dev, &query));
+            // SAFETY: As above.
+            .and_then(|query| unsafe { Self::open_high(calls, common, dev, &query) });
         match high {
             Ok(high) => {
                 dev_info!(dev, "default DMA window given up for a 64-bit one\n");
@@ -140,7 +158,7 @@ impl<C: Calls + Devices> Papr<C> {
             }
             Err(e) => {
                 // Brings the default window back.
-                // SAFETY: The PE is claimed.
+                // SAFETY: By the safety requirements; who claimed the PE calls `settle`.
                 unsafe { calls.set_platform(dev, false) }?;
                 // SAFETY: As above.
                 let query = unsafe { calls.query(dev) }?;
@@ -150,7 +168,11 @@ impl<C: Calls + Devices> Papr<C> {
     }
 
     /// Opens a window for 64-bit devices.
-    fn open_high(calls: &C, common: &Common, dev: &Device, query: &Query) -> Result<Window> {
+    ///
+    /// # Safety
+    ///
+    /// The PE is claimed.
+    unsafe fn open_high(calls: &C, common: &Common, dev: &Device, query: &Query) -> Result<Window> {
         let (shift, tces) = plan_high_window(
             query.page_sizes,
             common.max_page,
@@ -158,7 +180,7 @@ impl<C: Calls + Devices> Papr<C> {
             C::max_ram(),
         )
         .ok_or(ENOSPC)?;
-        // SAFETY: The PE is claimed, so nobody else uses its windows.
+        // SAFETY: By the safety requirements.
         unsafe { calls.open_window(dev, WindowNumber::High, None, shift, tces) }
     }
 
@@ -176,7 +198,7 @@ impl<C: Calls + Devices> Papr<C> {
         Layout::new(Kind::Papr, low, None, mmio)
     }
 
-    /// What the hypervisor calls a window.
+    /// What the hypervisor calls a window, while the RCU lock is held.
     #[inline(always)]
     fn liobn(&self, window: &TableWindow) -> Liobn {
         self.windows.liobn(window.number())
@@ -186,8 +208,9 @@ impl<C: Calls + Devices> Papr<C> {
     ///
     /// # Safety
     ///
-    /// If `tce` is present, its page is mapped at `index` in the table of the window: the caller of
-    /// `map` keeps it until `unmap` and sync have returned, and `withdraw` runs before that.
+    /// The RCU lock is held. If `tce` is present, its page is mapped at `index` in the table of the
+    /// window: the caller of `map` keeps it until `unmap` and sync have returned, and `withdraw`
+    /// runs before that.
     #[inline(always)]
     unsafe fn put_one(
         &self,
@@ -199,19 +222,28 @@ impl<C: Calls + Devices> Papr<C> {
         let (liobn, ioba) = (self.liobn(window), window.ioba(index));
         self.stats.count(event);
         let calls = &*self.calls;
-        // SAFETY: By the safety requirements.
+        // SAFETY: By the type invariants and the safety requirements.
         patiently(move || unsafe { calls.put(liobn, ioba, tce) })
     }
 
     /// Publishes TCEs of `leaf`.
+    ///
+    /// # Safety
+    ///
+    /// The RCU lock is held, and `leaf` is the one that has `part` in the table of the window.
     #[inline(always)]
-    fn put_part(&self, window: &TableWindow, leaf: &TceList, part: TceRun) -> Result<(), Refused> {
+    unsafe fn put_part(
+        &self,
+        window: &TableWindow,
+        leaf: &TceList,
+        part: TceRun,
+    ) -> Result<(), Refused> {
         let singly = || {
             part.indexes().try_for_each(|n| {
                 if n != part.first {
                     self.stats.count(Event::MorePuts);
                 }
-                // SAFETY: The TCE is that of the table.
+                // SAFETY: By the safety requirements the TCE is that of the table.
                 unsafe { self.put_one(window, n, leaf.get(n), Event::Put) }
             })
         };
@@ -220,33 +252,50 @@ impl<C: Calls + Devices> Papr<C> {
         }
         // A list starts at a border of 4 KiB.
         if part.first.get() % TceList::LEN as u64 == 0 {
-            return self.put_list(window, leaf, part);
+            // SAFETY: By the safety requirements. The box is the table's.
+            return unsafe { self.put_list(window, leaf, part) };
         }
         let bounced = self.common.bounce.with(|page| {
             leaf.copy_to(part.first, part.count, page);
-            self.put_list(window, page, part)
+            // SAFETY: These are the TCEs of the leaf. The box is that of the page.
+            unsafe { self.put_list(window, page, part) }
         });
         bounced.unwrap_or_else(singly)
     }
 
-    /// Publishes the first TCEs of `list`, which is a copy of the table's, or the table's own.
+    /// Publishes the first TCEs of `list`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put_one`](Self::put_one), for all of `part`. The list is in the box that it was
+    /// made in.
     #[inline]
-    fn put_list(&self, window: &TableWindow, list: &TceList, part: TceRun) -> Result<(), Refused> {
+    unsafe fn put_list(
+        &self,
+        window: &TableWindow,
+        list: &TceList,
+        part: TceRun,
+    ) -> Result<(), Refused> {
         let (liobn, ioba) = (self.liobn(window), window.ioba(part.first));
         self.stats.count(Event::PutList);
         let calls = &*self.calls;
-        // SAFETY: As for `put_one`.
+        // SAFETY: By the type invariants and the safety requirements.
         patiently(move || unsafe { calls.put_indirect(liobn, ioba, list, part.count) })
     }
 
     /// Clears up to 512 TCEs.
+    ///
+    /// # Safety
+    ///
+    /// The RCU lock is held.
     #[inline(always)]
-    fn clear_part(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
+    unsafe fn clear_part(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
         if self.multi_tce {
             let (liobn, ioba) = (self.liobn(window), window.ioba(part.first));
             self.stats.count(Event::Stuff);
             let calls = &*self.calls;
-            match patiently(move || calls.stuff(liobn, ioba, part.count)) {
+            // SAFETY: By the type invariants and the safety requirements.
+            match patiently(move || unsafe { calls.stuff(liobn, ioba, part.count) }) {
                 Ok(()) => return Ok(()),
                 Err(refused) if refused.is_busy() => return Err(refused),
                 Err(_) => (),
@@ -254,19 +303,24 @@ impl<C: Calls + Devices> Papr<C> {
         } else {
             self.stats.count(Event::ClearSingly);
         }
-        self.clear_singly(window, part)
+        // SAFETY: By the safety requirements.
+        unsafe { self.clear_singly(window, part) }
     }
 
     /// Clears TCEs one by one: all that the hypervisor does not refuse twice.
+    ///
+    /// # Safety
+    ///
+    /// As for [`clear_part`](Self::clear_part).
     #[cold]
-    fn clear_singly(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
+    unsafe fn clear_singly(&self, window: &TableWindow, part: TceRun) -> Result<(), Refused> {
         if self.liobn(window) == NOBODY {
             // The window has taken its TCEs with it.
             return Ok(());
         }
         let mut result = Ok(());
         for index in part.indexes() {
-            // SAFETY: An empty TCE takes access away and gives none.
+            // SAFETY: By the safety requirements. The TCE is empty.
             let clear = || unsafe { self.put_one(window, index, Tce::NONE, Event::Clear) };
             match clear() {
                 Ok(()) => (),
@@ -280,46 +334,67 @@ impl<C: Calls + Devices> Papr<C> {
     }
 
     /// Publishes TCEs of several leaves.
+    ///
+    /// # Safety
+    ///
+    /// As for [`publish`](Firmware::publish), here and below.
     #[cold]
-    fn publish_leaves(&self, window: &TableWindow, run: TceRun) -> Result {
+    unsafe fn publish_leaves(&self, window: &TableWindow, run: TceRun) -> Result {
         slices(run).try_for_each(|part| {
             if part.first != run.first {
                 self.stats.count(Event::MorePuts);
             }
-            self.publish_part(window, part)
+            // SAFETY: By the safety requirements.
+            unsafe { self.publish_part(window, part) }
         })
     }
 
     /// Publishes TCEs of one leaf.
+    ///
+    /// # Safety
+    ///
+    /// See above.
     #[inline(never)]
-    fn publish_part(&self, window: &TableWindow, part: TceRun) -> Result {
+    unsafe fn publish_part(&self, window: &TableWindow, part: TceRun) -> Result {
         // Who unmaps what is being published has to withdraw it.
-        let Some(leaf) = window.table().leaf(part.first) else {
+        // SAFETY: By the safety requirements.
+        let Some(leaf) = (unsafe { window.table().leaf_unguarded(part.first) }) else {
             return Ok(());
         };
-        self.put_part(window, leaf, part)
+        // SAFETY: By the safety requirements.
+        unsafe { self.put_part(window, leaf, part) }
             .map_err(|e| self.refused(window, part, e))
     }
 
     /// Publishes one TCE.
+    ///
+    /// # Safety
+    ///
+    /// See above.
     #[inline(never)]
-    fn publish_one(&self, window: &TableWindow, run: TceRun) -> Result {
-        let Some(leaf) = window.table().leaf(run.first) else {
+    unsafe fn publish_one(&self, window: &TableWindow, run: TceRun) -> Result {
+        // SAFETY: By the safety requirements.
+        let Some(leaf) = (unsafe { window.table().leaf_unguarded(run.first) }) else {
             return Ok(());
         };
-        // SAFETY: The TCE is that of the table.
+        // SAFETY: By the safety requirements. The TCE is that of the table.
         unsafe { self.put_one(window, run.first, leaf.get(run.first), Event::Put) }
             .map_err(|e| self.refused(window, run, e))
     }
 
     /// Withdraws more TCEs than a hypercall takes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`withdraw`](Firmware::withdraw).
     #[inline(never)]
-    fn withdraw_many(&self, window: &TableWindow, run: TceRun) {
+    unsafe fn withdraw_many(&self, window: &TableWindow, run: TceRun) {
         for part in run.pieces(LIST) {
             if part.first != run.first {
                 self.stats.count(Event::MoreClears);
             }
-            if let Err(refused) = self.clear_part(window, part) {
+            // SAFETY: By the safety requirements.
+            if let Err(refused) = unsafe { self.clear_part(window, part) } {
                 self.stuck(window, part, refused);
             }
         }
@@ -389,31 +464,37 @@ impl<C: Calls + Devices> Firmware for Papr<C> {
         }
     }
 
-    fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
+    unsafe fn publish(&self, window: &TableWindow, run: TceRun) -> Result {
         if self.is_broken() {
             return Err(EIO);
         }
-        if run.count == Tces::new(1) {
-            self.publish_one(window, run)
-        } else if is_in_one_leaf(run) {
-            self.publish_part(window, run)
-        } else {
-            self.publish_leaves(window, run)
+        // SAFETY: By the safety requirements.
+        unsafe {
+            if run.count == Tces::new(1) {
+                self.publish_one(window, run)
+            } else if is_in_one_leaf(run) {
+                self.publish_part(window, run)
+            } else {
+                self.publish_leaves(window, run)
+            }
         }
     }
 
-    fn withdraw(&self, window: &TableWindow, run: TceRun) {
+    unsafe fn withdraw(&self, window: &TableWindow, run: TceRun) {
         if run.count > LIST {
-            return self.withdraw_many(window, run);
+            // SAFETY: By the safety requirements.
+            return unsafe { self.withdraw_many(window, run) };
         }
-        if let Err(refused) = self.clear_part(window, run) {
+        // SAFETY: By the safety requirements.
+        if let Err(refused) = unsafe { self.clear_part(window, run) } {
             self.stuck(window, run, refused);
         }
     }
 
     fn flush(&self) {}
 
-    fn release(&self, dev: &Device) -> Result {
-        self.windows.release(dev)
+    unsafe fn release(&self, dev: &Device) -> Result {
+        // SAFETY: By the safety requirements.
+        unsafe { self.windows.release(dev) }
     }
 }

@@ -109,7 +109,7 @@ impl Calls for TableGroup {
     #[inline]
     unsafe fn put(&self, liobn: Liobn, ioba: Ioba, tce: Tce) -> Result<(), Refused> {
         trace::put(liobn, ioba, tce);
-        // SAFETY: By the safety requirements.
+        // SAFETY: By the safety requirements: what has PEs of PAPR runs below a hypervisor.
         Ok(unsafe { hvcall::put_tce(liobn, ioba, tce) }?)
     }
 
@@ -122,14 +122,14 @@ impl Calls for TableGroup {
         n: Tces,
     ) -> Result<(), Refused> {
         trace::put_indirect(liobn, ioba, n);
-        // SAFETY: By the safety requirements.
+        // SAFETY: By the safety requirements: what has PEs of PAPR runs below a hypervisor.
         Ok(unsafe { hvcall::put_tce_indirect(liobn, ioba, list, n) }?)
     }
 
     #[inline]
-    fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
+    unsafe fn stuff(&self, liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), Refused> {
         trace::stuff(liobn, ioba, n);
-        // SAFETY: Empty TCEs take access away and give none.
+        // SAFETY: By the safety requirements: what has PEs of PAPR runs below a hypervisor.
         Ok(unsafe { hvcall::stuff_tce(liobn, ioba, n) }?)
     }
 }

@@ -51,6 +51,11 @@ pub(super) const NOBODY: Liobn = Liobn::new(u32::MAX);
 const NUMBERS: [WindowNumber; MAX_WINDOWS] = [WindowNumber::Low, WindowNumber::High];
 
 /// The windows of a PE, and how they end.
+///
+/// # Invariants
+///
+/// The PE is one of PAPR. From construction to [`release`](Self::release) it is claimed, with the
+/// windows of `layout`, but for those that were closed.
 #[pin_data]
 pub(super) struct Shutdown<C> {
     calls: Arc<C>,
@@ -77,11 +82,16 @@ struct Ends {
 
 impl<C: Calls + Devices> Shutdown<C> {
     /// Makes one for windows that are open.
-    pub(super) fn new(calls: Arc<C>, layout: Layout) -> impl PinInit<Self> {
+    ///
+    /// # Safety
+    ///
+    /// The PE is one of PAPR that is claimed, with the windows of `layout`.
+    pub(super) unsafe fn new(calls: Arc<C>, layout: Layout) -> impl PinInit<Self> {
         let liobns = NUMBERS.map(|number| {
             let window = layout.window(number);
             Atomic::new(window.map_or(NOBODY, |window| window.id.liobn()).get())
         });
+        // INVARIANT: By the safety requirements.
         pin_init!(Self {
             liobns,
             calls,
@@ -165,7 +175,7 @@ impl<C: Calls + Devices> Shutdown<C> {
             liobn.store(NOBODY.get(), Relaxed);
             // Who has read the old name is done with it after this.
             rcu::synchronize_rcu();
-            // SAFETY: The PE is claimed: it has not been released.
+            // SAFETY: By the type invariants.
             unsafe { self.calls.close_window(dev, number) }
                 // It is there still, and what is unmapped is withdrawn from it.
                 .inspect_err(|_| liobn.store(window.id.liobn().get(), Relaxed))
@@ -188,12 +198,14 @@ impl<C: Calls + Devices> Shutdown<C> {
         let mut result = Ok(());
         for part in all.pieces(LIST) {
             let first = window.ioba_of(part.first).ok_or(EINVAL)?;
-            if calls.multi_tce() && patiently(|| calls.stuff(liobn, first, part.count)).is_ok() {
+            // SAFETY: By the type invariants; the window is not closed.
+            let stuff = || unsafe { calls.stuff(liobn, first, part.count) };
+            if calls.multi_tce() && patiently(stuff).is_ok() {
                 continue;
             }
             let mut any = false;
             for ioba in part.indexes().filter_map(|index| window.ioba_of(index)) {
-                // SAFETY: An empty TCE takes access away and gives none.
+                // SAFETY: As above. An empty TCE takes access away and gives none.
                 let put = || unsafe { calls.put(liobn, ioba, Tce::NONE) };
                 match patiently(put) {
                     Ok(()) => any = true,
@@ -213,12 +225,15 @@ impl<C: Calls + Devices> Shutdown<C> {
     /// Gives the windows back to the platform's DMA code. Sleeps.
     ///
     /// On error the driver still has them. Those with a TCE that cannot be cleared are not given.
-    pub(super) fn release(&self, dev: &Device) -> Result {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Firmware::release`](super::Firmware::release).
+    pub(super) unsafe fn release(&self, dev: &Device) -> Result {
         if self.is_broken() {
             self.close(dev)?;
         }
-        // SAFETY: The PE is claimed, so no driver uses the platform's DMA code. The caller writes
-        // who maps DMA.
+        // SAFETY: By the safety requirements.
         unsafe { self.calls.set_platform(dev, true) }
     }
 }

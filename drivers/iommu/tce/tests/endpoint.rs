@@ -231,17 +231,19 @@ mod tests {
     fn drivers_are_counted() -> Result {
         on_all(|rig| {
             let bed = Bed::new(rig)?;
+            // SAFETY: Drivers bind when the test says so.
+            let set_in_use = |in_use| unsafe { bed.pes.set_in_use(rig.dev(), in_use) };
             // One that is not on the list is nobody's.
-            bed.pes.set_in_use(rig.dev(), true);
+            set_in_use(true);
             assert!(!bed.pes.is_in_use(rig.dev()));
             bed.pes.open();
             let endpoint = bed.add(rig.dev())?;
             // SAFETY: There is no IOMMU group, and the test says when a driver is bound.
             let attach = |target: &Target<'_>| unsafe { endpoint.attach(target) };
-            bed.pes.set_in_use(rig.dev(), true);
+            set_in_use(true);
             assert!(bed.pes.is_in_use(rig.dev()));
             ensure(attach(&Target::Platform) == Err(EBUSY), "in use")?;
-            bed.pes.set_in_use(rig.dev(), false);
+            set_in_use(false);
             assert!(!bed.pes.is_in_use(rig.dev()));
             attach(&Target::Platform)?;
             assert!(rig.fake.is_as_before());

@@ -220,6 +220,11 @@ impl Rig {
         unsafe { pe.attach(self.dev(), target) }
     }
 
+    fn set_in_use(&self, pe: &Pe<Fake>, in_use: bool) {
+        // SAFETY: Drivers bind when the test says so.
+        unsafe { pe.set_in_use(self.dev(), in_use) };
+    }
+
     /// Takes the PE over.
     fn pe(&self) -> Result<Arc<Pe<Fake>>> {
         let pe = self.start(Start::Owned)?;
@@ -279,6 +284,11 @@ impl Sibling<'_> {
     fn attach(&self, pe: &Pe<Fake>, target: &Target<'_>) -> Result {
         // SAFETY: There is no IOMMU group, and drivers bind when the test says so.
         unsafe { pe.attach(self.dev(), target) }
+    }
+
+    fn set_in_use(&self, pe: &Pe<Fake>, in_use: bool) {
+        // SAFETY: Drivers bind when the test says so.
+        unsafe { pe.set_in_use(self.dev(), in_use) };
     }
 }
 

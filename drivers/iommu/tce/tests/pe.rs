@@ -218,10 +218,9 @@ mod tests {
             rig.attach(&pe, &Target::Paging(&space))?;
             second.attach(&pe, &Target::Paging(&space))?;
             third.attach(&pe, &Target::Paging(&space))?;
-            for dev in [rig.dev(), second.dev()] {
-                pe.set_in_use(dev, true);
-            }
-            pe.set_in_use(second.dev(), false);
+            rig.set_in_use(&pe, true);
+            second.set_in_use(&pe, true);
+            second.set_in_use(&pe, false);
             assert!(rig.attach(&pe, &Target::Platform) == Err(EBUSY));
             // Who is blocked stays so when something else is refused.
             rig.attach(&pe, &Target::Blocked)?;
@@ -440,7 +439,7 @@ mod tests {
             let pe = rig.start(Start::Platform)?;
             let bound = |is| {
                 rig.fake.set_in_use(rig.dev(), is);
-                pe.set_in_use(rig.dev(), is);
+                rig.set_in_use(&pe, is);
             };
             let writes = rig.fake.owner(rig.dev());
             bound(false);
@@ -479,7 +478,7 @@ mod tests {
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
             rig.fake.set_in_use(rig.dev(), true);
-            pe.set_in_use(rig.dev(), true);
+            rig.set_in_use(&pe, true);
             let writes = rig.fake.owner(rig.dev());
             rig.attach(&pe, &Target::Blocked)?;
             assert!(rig.reaches(granule, true).is_none());

@@ -110,10 +110,10 @@ mod tests {
         assert_eq!(pe.stats().read().errors, before);
         assert!(rig.owner() == Some(Iommu));
         // As long as a driver is bound there can be no new windows.
-        pe.set_in_use(rig.dev(), true);
+        rig.set_in_use(&pe, true);
         let other = Space::new(pe.layout())?;
         assert!(rig.attach(&pe, &Target::Paging(&other)) == Err(EIO));
-        pe.set_in_use(rig.dev(), false);
+        rig.set_in_use(&pe, false);
         // The next domain gets new windows, with what is mapped in it and nothing else.
         rig.attach(&pe, &Target::Paging(&space))?;
         assert!(rig.reaches(granule, true).is_none());
@@ -309,14 +309,14 @@ mod tests {
         let rig = Rig::new(Model::PSERIES)?;
         let (pe, space) = stuck(&rig)?;
         rig.fake.set_in_use(rig.dev(), true);
-        pe.set_in_use(rig.dev(), true);
+        rig.set_in_use(&pe, true);
         let writes = rig.fake.owner(rig.dev());
         rig.attach(&pe, &Target::Blocked)?;
         assert!(rig.attach(&pe, &Target::Paging(&space)) == Err(EIO));
         assert!(rig.fake.owner(rig.dev()) == writes);
         assert!(!rig.reaches_any());
         rig.fake.set_in_use(rig.dev(), false);
-        pe.set_in_use(rig.dev(), false);
+        rig.set_in_use(&pe, false);
         rig.attach(&pe, &Target::Paging(&space))?;
         rig.fake.stick(None);
         rig.check()

@@ -73,18 +73,18 @@ impl Firmware for Recorder {
         Ok(())
     }
 
-    fn publish(&self, _: &TableWindow, _: TceRun) -> Result {
+    unsafe fn publish(&self, _: &TableWindow, _: TceRun) -> Result {
         Ok(())
     }
 
-    fn withdraw(&self, _: &TableWindow, run: TceRun) {
+    unsafe fn withdraw(&self, _: &TableWindow, run: TceRun) {
         let longest = self.longest.load(Relaxed).max(run.count.get());
         self.longest.store(longest, Relaxed);
     }
 
     fn flush(&self) {}
 
-    fn release(&self, _: &Device) -> Result {
+    unsafe fn release(&self, _: &Device) -> Result {
         Ok(())
     }
 }

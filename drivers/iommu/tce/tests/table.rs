@@ -150,7 +150,8 @@ mod tests {
             }
             for index in run.first.get()..run.first.get() + run.count.get() {
                 let at = TceIndex::new(index);
-                let tce = |table: &Table| table.leaf(at).map(|leaf| leaf.get(at));
+                let rcu = rcu::read_lock();
+                let tce = |table: &Table| table.leaf(at, &rcu).map(|leaf| leaf.get(at));
                 assert!(tce(&fast).unwrap_or(Tce::NONE) == tce(&all).unwrap_or(Tce::NONE));
             }
         }
@@ -197,14 +198,15 @@ mod tests {
             assert_eq!(table.clear(run(500, 1600)).get(), 1600);
             table.retire(run(500, 1600));
             // Retired: nobody walks there any more, but firmware may have what was there.
-            assert!(table.leaf(TceIndex::new(512)).is_none());
+            assert!(table.leaf(TceIndex::new(512), &rcu::read_lock()).is_none());
             assert_eq!(count(&table)?, 5);
             assert!(!table.try_set(run(512, 1), Tce::from_parts(0x1000, true, true)));
             assert!(
                 table.set(run(512, 1), Tce::from_parts(0x1000, true, true), GFP_KERNEL)
                     == Err((EBUSY, Tces::new(0)))
             );
-            table.free_retired(run(500, 1600));
+            // SAFETY: There is no PHB, and nobody else has the table.
+            unsafe { table.free_retired(run(500, 1600)) };
             assert_eq!(count(&table)?, 2);
             assert_eq!(table.populated(), 0);
         }

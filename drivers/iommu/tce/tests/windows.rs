@@ -115,7 +115,7 @@ mod tests {
         // Not below a driver of the platform, which could not be attached either.
         rig.fake.set_ddw(true);
         rig.fake.set_in_use(rig.dev(), true);
-        pe.set_in_use(rig.dev(), true);
+        rig.set_in_use(&pe, true);
         // SAFETY: As above.
         let layout = unsafe { pe.new_layout(rig.dev()) };
         assert_eq!(layout.windows().count(), 1);
