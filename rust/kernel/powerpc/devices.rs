@@ -71,9 +71,10 @@ impl TableGroup {
         };
         let dev = dev.as_raw();
 
-        // SAFETY: `dev` is valid, and the caller says that nobody uses these fields.
+        // SAFETY: `dev` is valid. Whether there are operations is looked at by anybody, see
+        // `has_dma_ops`; that nobody uses the fields otherwise is in the caller's promise.
         unsafe {
-            (*dev).dma_ops = ops;
+            ptr::write_volatile(&raw mut (*dev).dma_ops, ops);
             (*dev).bus_dma_limit = 0;
             (*dev).archdata.iommu_table_base = table;
             (*dev).archdata.dma_offset = (*tg).dma_offset;
@@ -112,11 +113,16 @@ pub fn is_in_group(dev: &Device) -> bool {
     !unsafe { ptr::read_volatile(&raw const (*dev.as_raw()).iommu_group) }.is_null()
 }
 
+/// Does somebody else than the IOMMU core map the DMA of the device? It may change at any time.
+pub(super) fn has_dma_ops(dev: &Device) -> bool {
+    // SAFETY: `dev` is valid. The pointer is not followed.
+    !unsafe { ptr::read_volatile(&raw const (*dev.as_raw()).dma_ops) }.is_null()
+}
+
 /// Has the arch code set up the DMA of this device?
 fn is_set_up(dev: &Device) -> bool {
     // Only a device in an IOMMU group can have lost the operations that the arch code gave it.
-    // SAFETY: `dev` is valid. The pointer is not followed.
-    !unsafe { (*dev.as_raw()).dma_ops }.is_null() || is_in_group(dev)
+    has_dma_ops(dev) || is_in_group(dev)
 }
 
 /// Returns the PCI device after `from`, or the first one.
@@ -295,6 +301,7 @@ impl DeviceLocks {
     ) -> Result<LockedDevices<'a>, LockError> {
         // SAFETY: The mutex is initialised.
         unsafe { bindings::mutex_lock(self.outer.get()) };
+        // INVARIANT: The caller holds the lock of `held`, and the mutex was taken.
         let mut locked = LockedDevices {
             devices: KVec::new(),
             held,

@@ -36,18 +36,21 @@ pub use super::{
     }, //
 };
 
-use super::window::{
-    Firmware,
-    Ioba,
-    PageShift,
-    PageShifts,
-    Query,
-    Root,
-    Tces,
-    Window,
-    WindowId,
-    WindowNumber,
-    MAX_WINDOWS, //
+use super::{
+    devices::has_dma_ops,
+    window::{
+        Firmware,
+        Ioba,
+        PageShift,
+        PageShifts,
+        Query,
+        Root,
+        Tces,
+        Window,
+        WindowId,
+        WindowNumber,
+        MAX_WINDOWS, //
+    }, //
 };
 
 // CAST: The number is 2.
@@ -78,17 +81,15 @@ impl TableGroup {
     /// Returns the PE of a device.
     ///
     /// Returns `ENODEV` if this is not a PCI device, if its host bridge has no PEs, if the PE does
-    /// not offer the operations, or if the arch code has not set up the device yet: a device shows
-    /// up on the bus before that.
+    /// not offer the operations, if the IOMMU core maps the DMA of the device, or if the arch code
+    /// has not set up the device yet: a device shows up on the bus before that.
     ///
     /// # Safety
     ///
     /// The handle is dropped before the last device of the PE is released: at the latest in
     /// `release_device` of an IOMMU driver.
     pub unsafe fn of_device(dev: &Device) -> Result<Self> {
-        // SAFETY: `dev` is valid. The arch code writes the field before the device can be probed by
-        // this path again.
-        if unsafe { (*dev.as_raw()).dma_ops }.is_null() {
+        if !has_dma_ops(dev) {
             return Err(ENODEV);
         }
 
