@@ -66,8 +66,12 @@ impl<T: Shutdown> Registration<T> {
         })
     }
 
-    extern "C" fn call(data: *mut c_void) {
-        // SAFETY: By the type invariants; a value that drops waits for this call.
+    /// # Safety
+    ///
+    /// For `syscore_shutdown()`: `data` must be that of a registered value, which waits for this
+    /// call when it drops.
+    unsafe extern "C" fn call(data: *mut c_void) {
+        // SAFETY: By the safety requirements and the type invariants.
         let target = unsafe { &*data.cast::<T>() };
 
         target.shutdown();

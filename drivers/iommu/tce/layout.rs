@@ -152,6 +152,7 @@ impl Layout {
 
     /// The same, if the only window is one that firmware opened in place of the default window.
     pub(crate) fn exchanged(self) -> Self {
+        // INVARIANT: The windows are the same.
         Self {
             low_number: WindowNumber::High,
             ..self

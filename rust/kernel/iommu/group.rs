@@ -67,8 +67,11 @@ impl Group {
     /// Stands for `iommu_group_for_each_dev()`. It takes the mutex of the group, so it may sleep,
     /// and must not be called from a callback that the core holds the mutex for.
     pub fn count_devices(&self) -> usize {
-        extern "C" fn count(_dev: *mut bindings::device, sum: *mut c_void) -> c_int {
-            // SAFETY: This is the variable below, which nobody else uses meanwhile.
+        /// # Safety
+        ///
+        /// For the core: `sum` must be the variable below, which nobody else uses meanwhile.
+        unsafe extern "C" fn count(_dev: *mut bindings::device, sum: *mut c_void) -> c_int {
+            // SAFETY: By the safety requirements.
             let sum = unsafe { &mut *sum.cast::<usize>() };
 
             // NO-OVERFLOW: There are fewer devices than addresses.

@@ -123,6 +123,7 @@ impl Module {
     pub(super) fn get(ops: &bindings::iommu_ops) -> Self {
         // SAFETY: The driver has a device, so its module is counted already; or it has none.
         unsafe { bindings::__module_get(ops.owner) };
+        // INVARIANT: It was counted, if there is one.
         Self(ops.owner)
     }
 }

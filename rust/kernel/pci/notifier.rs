@@ -91,14 +91,18 @@ impl<T: DriverEvents> DriverWatch<T> {
         self.target.start();
     }
 
-    extern "C" fn call(
+    /// # Safety
+    ///
+    /// For the PCI bus: `nb` must be part of a `Self` that is registered, and `data` a device, for
+    /// the time of the call.
+    unsafe extern "C" fn call(
         nb: *mut bindings::notifier_block,
         action: c_ulong,
         data: *mut c_void,
     ) -> c_int {
-        // SAFETY: The notifier is part of a value that takes it off the list when it drops.
+        // SAFETY: By the safety requirements.
         let this = unsafe { &*container_of!(Opaque::cast_from(nb), Self, nb) };
-        // SAFETY: The bus passes a device that is alive during the call.
+        // SAFETY: By the safety requirements.
         let dev = unsafe { Device::from_raw(data.cast()) };
 
         // CAST: Narrowing; there are less than ten of them.

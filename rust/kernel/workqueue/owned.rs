@@ -109,8 +109,11 @@ impl<T: Task> OwnedWork<T> {
         };
     }
 
-    extern "C" fn run(work: *mut bindings::work_struct) {
-        // SAFETY: The work item is part of a value that waits for it when it drops.
+    /// # Safety
+    ///
+    /// For the workqueue: `work` must be part of a `Self`, which waits for it when it drops.
+    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
+        // SAFETY: By the safety requirements.
         let this = unsafe { &*container_of!(Opaque::cast_from(work), Self, work) };
 
         // SAFETY: The target is structurally pinned.
