@@ -12,7 +12,10 @@
 //! core before the driver goes: the core warns about devices that are bound.
 
 use crate::{
-    endpoint::PeList,
+    endpoint::{
+        warn_left,
+        PeList, //
+    },
     machine, //
 };
 use kernel::{
@@ -26,8 +29,7 @@ use kernel::{
         DeviceGuard,
         DeviceLocks,
         DriverKind,
-        LockError,
-        TableGroup, //
+        LockError, //
     },
     prelude::*,
     sync::{
@@ -128,16 +130,13 @@ impl Adopter {
             return Ok(());
         }
         let in_use = locked.iter().any(|(_, kind)| kind == DriverKind::DmaApi);
+        let pe = group.clone();
         let join = || {
-            // SAFETY: The handle is dropped before `join` returns.
-            let Ok(group) = (unsafe { TableGroup::of_device(dev) }) else {
-                return;
-            };
             for (dev, kind) in locked.iter() {
                 if free(dev, kind) {
                     // SAFETY: Both are of one PE, whose devices are locked. `lock_all` leaves out
                     // those that are being removed.
-                    if let Err(e) = unsafe { group.add_device(dev) } {
+                    if let Err(e) = unsafe { pe.add_device(dev) } {
                         dev_warn!(dev, "gets no IOMMU ({e:?})\n");
                     }
                 }
@@ -146,10 +145,7 @@ impl Adopter {
         // SAFETY: All devices of the PE are locked, so their drivers stay.
         match unsafe { self.pes.with_pe(dev, group, in_use, join) } {
             Ok(()) | Err(EBUSY | ECANCELED) => (),
-            Err(e) => dev_warn!(
-                dev,
-                "cannot take over the DMA windows ({e:?}); left to the platform\n"
-            ),
+            Err(e) => warn_left(dev, e),
         }
         Ok(())
     }

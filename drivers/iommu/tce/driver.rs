@@ -17,6 +17,7 @@ use crate::{
         Tce, //
     },
     endpoint::{
+        warn_left,
         Endpoint,
         PeList, //
     },
@@ -70,10 +71,7 @@ impl iommu::Driver for Tce {
             if e == EBUSY {
                 dev_info!(dev, "PE in use; taken over when its driver unbinds\n");
             } else if e != ENODEV && e != ECANCELED {
-                dev_warn!(
-                    dev,
-                    "cannot take over the DMA windows ({e:?}); left to the platform\n"
-                );
+                warn_left(dev, e);
             }
             ENODEV
         })?;

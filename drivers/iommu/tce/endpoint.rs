@@ -361,6 +361,14 @@ fn seize_bridges(dev: &Device, group: &Machine) -> Result {
     only.seize(group)
 }
 
+/// Says that the PE of `dev` could not be taken over.
+pub(crate) fn warn_left(dev: &Device, e: Error) {
+    dev_warn!(
+        dev,
+        "cannot take over the DMA windows ({e:?}); left to the platform\n"
+    );
+}
+
 /// Ends the DMA of all PEs when the system goes down: a kernel that comes without a reset of the
 /// machine uses the memory for something else.
 pub(crate) struct Down(pub(crate) Arc<PeList>);
