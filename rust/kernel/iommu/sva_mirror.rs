@@ -201,9 +201,9 @@ impl Mirror {
         };
         holds.all.push(hold, GFP_ATOMIC)?;
         let result = if holds.others(number, pages).is_none() {
-            pinned.runs().try_for_each(|(first, count, phys)| {
-                self.with(pages.part(first, count), |window, range| {
-                    window.set(range, phys, write)
+            pinned.runs().try_for_each(|run| {
+                self.with(pages.part(run.first, run.count), |window, range| {
+                    window.set(range, run.phys, write)
                 })
             })
         } else {

@@ -52,14 +52,24 @@ impl Drop for Locked {
     }
 }
 
-/// Pages that follow each other in memory, if any.
+/// Pages that follow each other in memory.
+pub struct Run {
+    /// The number of the first, counted from that where the pinned memory begins.
+    pub first: usize,
+    /// How many there are.
+    pub count: usize,
+    /// The physical address.
+    pub phys: PhysAddr,
+}
+
+/// The same as it is kept, if there are any.
 #[derive(Clone, Copy)]
-struct Run {
+struct Row {
     first: *mut bindings::page,
     count: usize,
 }
 
-impl Run {
+impl Row {
     /// The physical address of page number `n`.
     fn phys(&self, n: usize) -> PhysAddr {
         // CAST: A number of bytes fits 64 bits.
@@ -69,7 +79,7 @@ impl Run {
     }
 
     /// Adds `run` if it follows.
-    fn join(&mut self, run: Run) -> bool {
+    fn join(&mut self, run: Row) -> bool {
         let last = self.first.wrapping_add(self.count.wrapping_sub(1));
         let follows = self.count > 0 && follows(last, run.first);
         if follows {
@@ -97,9 +107,9 @@ fn follows(one: *mut bindings::page, next: *mut bindings::page) -> bool {
 ///
 /// The pages of `runs` and `last` are pinned once for each place, with `FOLL_LONGTERM`.
 pub struct PinnedPages {
-    runs: KVVec<Run>,
+    runs: KVVec<Row>,
     /// What comes after `runs`. Often it is all there is.
-    last: Run,
+    last: Row,
     write: bool,
 }
 
@@ -125,7 +135,7 @@ impl PinnedPages {
         // INVARIANT: There are none yet.
         let mut this = Self {
             runs: KVVec::new(),
-            last: Run {
+            last: Row {
                 first: ptr::null_mut(),
                 count: 0,
             },
@@ -186,7 +196,7 @@ impl PinnedPages {
             let in_a_row = |pair: &&[_]| matches!(pair, [one, next] if follows(*one, *next));
             let more = rest.windows(2).take_while(in_a_row).count();
             let count = more.wrapping_add(1);
-            let run = Run { first, count };
+            let run = Row { first, count };
             // INVARIANT: The pages are pinned.
             if !self.last.join(run) {
                 if self.last.count > 0 {
@@ -206,23 +216,26 @@ impl PinnedPages {
         Ok(())
     }
 
-    fn all(&self) -> impl Iterator<Item = &Run> {
+    fn all(&self) -> impl Iterator<Item = &Row> {
         Iterator::chain(self.runs.iter(), [&self.last])
     }
 
     /// The physical addresses of the pages.
     pub fn each(&self) -> impl Iterator<Item = PhysAddr> + '_ {
-        let each = |run: Run| (0..run.count).map(move |n| run.phys(n));
+        let each = |row: Row| (0..row.count).map(move |n| row.phys(n));
         self.all().copied().flat_map(each)
     }
 
-    /// Runs of pages that follow each other in memory: the number of the first, how many, and the
-    /// physical address.
-    pub fn runs(&self) -> impl Iterator<Item = (usize, usize, PhysAddr)> + '_ {
-        self.all().scan(0_usize, |next, run| {
-            let first = *next;
-            *next = first.wrapping_add(run.count);
-            Some((first, run.count, run.phys(0)))
+    /// The same as runs of pages that follow each other in memory.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        self.all().scan(0_usize, |next, row| {
+            let run = Run {
+                first: *next,
+                count: row.count,
+                phys: row.phys(0),
+            };
+            *next = next.wrapping_add(row.count);
+            Some(run)
         })
     }
 }
