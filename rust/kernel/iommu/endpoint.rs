@@ -6,7 +6,8 @@
 use super::page_request::Port;
 use super::{
     DriverTypes,
-    Instance, //
+    Instance,
+    Iova, //
 };
 #[cfg(CONFIG_IOMMU_IOPF)]
 use crate::sync::{
@@ -109,6 +110,14 @@ impl<'a, T: DriverTypes> EndpointCtx<'a, T> {
     /// Returns the device. It need not be bound to a driver.
     pub fn device(&self) -> &'a Device {
         self.dev
+    }
+
+    /// The highest address that the DMA API may map for the device, by its masks.
+    pub fn dma_mask(&self) -> Iova {
+        let dev = self.dev.as_raw();
+        // SAFETY: The device is valid, and so is its mask, if it has one.
+        let (coherent, other) = unsafe { ((*dev).coherent_dma_mask, (*dev).dma_mask.as_ref()) };
+        Iova::new(coherent.max(other.copied().unwrap_or(0)))
     }
 
     fn claimed(&self) -> Pin<&'a Claimed<T>> {

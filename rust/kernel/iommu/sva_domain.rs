@@ -143,14 +143,6 @@ impl<T: DriverTypes> EndpointCtx<'_, T> {
         }
     }
 
-    /// The highest address that the DMA API may map for the device, by its masks.
-    pub fn dma_mask(&self) -> u64 {
-        let dev = self.device().as_raw();
-        // SAFETY: The device is valid, and so is its mask, if it has one.
-        let (coherent, other) = unsafe { ((*dev).coherent_dma_mask, (*dev).dma_mask.as_ref()) };
-        coherent.max(other.copied().unwrap_or(0))
-    }
-
     /// Lets the core handle page requests with a PASID.
     #[cfg(CONFIG_IOMMU_IOPF)]
     fn admit(&self, pasid: Pasid) -> Result {

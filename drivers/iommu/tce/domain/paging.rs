@@ -145,7 +145,7 @@ fn ioba(iova: Iova) -> Ioba {
 }
 
 #[inline(always)]
-fn ioba_range(range: IovaRange) -> IobaRange {
+pub(crate) fn ioba_range(range: IovaRange) -> IobaRange {
     IobaRange {
         first: ioba(range.first()),
         last: ioba(range.last()),

@@ -11,7 +11,6 @@ use crate::{
     pe::Target, //
 };
 use kernel::{
-    io::PhysAddr,
     iommu,
     prelude::*, //
 };
@@ -30,9 +29,5 @@ unsafe impl iommu::StaticOps for Platform {
     fn attach(ctx: &iommu::AttachCtx<'_, Tce>) -> Result {
         // SAFETY: This is the `attach_dev` callback of the IOMMU core.
         unsafe { ctx.endpoint().attach(&Target::Platform) }
-    }
-
-    fn iova_to_phys(_: iommu::Iova) -> Option<PhysAddr> {
-        None
     }
 }

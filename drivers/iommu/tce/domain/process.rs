@@ -10,7 +10,10 @@
 use crate::{
     domain::{
         blocked::Blocked,
-        paging::iova_range,
+        paging::{
+            ioba_range,
+            iova_range, //
+        },
         Tce, //
     },
     layout::{
@@ -78,13 +81,6 @@ impl Window {
     }
 }
 
-fn ioba_range(range: IovaRange) -> IobaRange {
-    IobaRange {
-        first: Ioba::new(range.first().get()),
-        last: Ioba::new(range.last().get()),
-    }
-}
-
 // SAFETY: A TCE is present only between `set` and `clear`, and `withdraw` returns when no PE uses
 // the cleared ones any more. `protect` replaces a TCE as a whole, and `publish` makes PEs forget
 // the old one.
@@ -146,7 +142,7 @@ unsafe impl iommu::SvaOps for Process {
 
     fn set_pasid(self: Pin<&Self>, ctx: &EndpointCtx<'_, Tce>, _pasid: Pasid) -> Result {
         // That no mapping is there now does not mean that none will be.
-        if ctx.dma_mask() >= self.window.iovas.first().get() {
+        if ctx.dma_mask() >= self.window.iovas.first() {
             return Err(EADDRINUSE);
         }
         // A device that was reset comes again, on behalf of somebody else.
