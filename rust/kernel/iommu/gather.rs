@@ -95,7 +95,7 @@ impl IotlbGather<'_> {
         let (start, end) = unsafe { ((*self.raw.as_ptr()).start, (*self.raw.as_ptr()).end) };
 
         // An empty gather has the end 0, which is no end of a range: a page has more than a byte.
-        // NO-OVERFLOW: Nothing lies above the last address, so that a wrap there is no gap.
+        // OVERFLOW: Nothing lies above the last address, so that a wrap there is no gap.
         end != 0
             && (first.checked_sub(1).is_some_and(|before| before > end)
                 || start.checked_sub(1).is_some_and(|before| last < before))

@@ -27,7 +27,7 @@ pub struct Group(Opaque<bindings::iommu_group>);
 impl Group {
     /// Makes a group without devices.
     ///
-    /// Stands for `iommu_group_alloc()`; may sleep.
+    /// Returns `ENOMEM` if there is no memory. Stands for `iommu_group_alloc()`; may sleep.
     pub fn new() -> Result<ARef<Self>> {
         // SAFETY: No precondition but process context.
         let raw = from_err_ptr(unsafe { bindings::iommu_group_alloc() })?;
@@ -74,7 +74,7 @@ impl Group {
             // SAFETY: By the safety requirements.
             let sum = unsafe { &mut *sum.cast::<usize>() };
 
-            // NO-OVERFLOW: There are fewer devices than addresses.
+            // OVERFLOW: There are fewer devices than addresses.
             *sum = sum.wrapping_add(1);
             0
         }

@@ -164,7 +164,7 @@ unsafe impl Sync for Queue {}
 impl Queue {
     /// Makes a queue. The workers have the name in theirs. May sleep.
     ///
-    /// Stands for `iopf_queue_alloc()`.
+    /// Returns `ENOMEM` if there is no memory. Stands for `iopf_queue_alloc()`.
     pub fn new(name: &CStr) -> Result<Arc<Self>> {
         // SAFETY: The name is a C string, which is copied.
         let raw = unsafe { bindings::iopf_queue_alloc(name.as_char_ptr()) };

@@ -195,7 +195,7 @@ impl<P: PagingOps> PagingDomain<P> {
             let req = this.map_request(iova, paddr, pgsize, pgcount, prot, gfp);
 
             if req.is_ok_and(|req| this.data().try_map(&req)) {
-                // NO-OVERFLOW: The size of a request does not overflow.
+                // OVERFLOW: The size of a request does not overflow.
                 // SAFETY: The core passes a variable of its own.
                 unsafe { *mapped = pgcount.wrapping_mul(pgsize) };
                 return 0;
@@ -235,7 +235,7 @@ impl<P: PagingOps> PagingDomain<P> {
             Ok(()) => (pgcount, 0),
             Err(e) => (e.mapped.get().min(pgcount), e.error.to_errno()),
         };
-        // NO-OVERFLOW: With at least one page, there was a request, and its size did not overflow.
+        // OVERFLOW: With at least one page, there was a request, and its size did not overflow.
         // SAFETY: The core passes a variable of its own.
         unsafe { *mapped = pages.wrapping_mul(pgsize) };
         ret
@@ -260,7 +260,7 @@ impl<P: PagingOps> PagingDomain<P> {
             let req = this.unmap_request(iova, pgsize, pgcount);
 
             if req.is_ok_and(|req| this.data().try_unmap(&req, &mut gather)) {
-                // NO-OVERFLOW: The size of a request does not overflow.
+                // OVERFLOW: The size of a request does not overflow.
                 return pgcount.wrapping_mul(pgsize);
             }
         }
@@ -291,7 +291,7 @@ impl<P: PagingOps> PagingDomain<P> {
             return 0;
         };
         let done = this.data().unmap(&req, &mut gather);
-        // NO-OVERFLOW: The size of the request does not overflow.
+        // OVERFLOW: The size of the request does not overflow.
         done.get().min(pgcount).wrapping_mul(pgsize)
     }
 

@@ -154,7 +154,7 @@ impl MapRequest {
 
         // CAST: The bits that a `PhysAddr` does not have are zero in `paddr`.
         let mask = page.offset_mask() as PhysAddr;
-        // NO-OVERFLOW: A range ends where it begins or above.
+        // OVERFLOW: A range ends where it begins or above.
         let rest = span
             .range
             .last()
@@ -194,7 +194,7 @@ impl MapRequest {
     pub fn paddr_last(&self) -> PhysAddr {
         let range = self.span.range;
         // CAST: By the type invariant the length fits a `PhysAddr`.
-        // NO-OVERFLOW: By the type invariant, for the sum too.
+        // OVERFLOW: By the type invariant, for the sum too.
         let rest = range.last().get().wrapping_sub(range.first().get()) as PhysAddr;
         self.paddr.wrapping_add(rest)
     }
@@ -244,7 +244,7 @@ impl MapRequest {
         (0..self.span.count.get()).map(move |n| {
             // CAST: A `usize` has 64 bits or less, and by the type invariant the offset of a page
             // fits a `PhysAddr`.
-            // NO-OVERFLOW: By the type invariant, for both sums and the product.
+            // OVERFLOW: By the type invariant, for both sums and the product.
             let offset = (n as u64).wrapping_mul(page.bytes());
             (
                 Iova::new(iova.wrapping_add(offset)),

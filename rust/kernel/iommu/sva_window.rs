@@ -33,11 +33,14 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
     fn iovas(&self) -> IovaRange;
 
     /// Gets the memory that a table for `range` takes.
+    ///
+    /// Fails with [`ENOMEM`], or as the IOMMU has it. The caller gives up then.
     fn prepare(&self, range: IovaRange) -> Result;
 
     /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.
     ///
-    /// After an error the first pages of it, none or more, are mapped.
+    /// After an error the first pages of it, none or more, are mapped. What was
+    /// [prepared](Self::prepare) does not fail for want of memory.
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result;
 
     /// Says to which memory the page at `iova` is mapped.
@@ -45,10 +48,13 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
 
     /// Changes what `range`, all of which is mapped, permits.
     ///
-    /// Who accesses it meanwhile finds the one or the other.
+    /// Who accesses it meanwhile finds the one or the other. Fails with [`ENOENT`] at a page that
+    /// is not mapped.
     fn protect(&self, range: IovaRange, write: bool) -> Result;
 
     /// Makes what was set or protected in `range` visible to devices.
+    ///
+    /// Fails as the IOMMU does that refuses; devices may then reach any of it.
     fn publish(&self, range: IovaRange) -> Result;
 
     /// Takes what is mapped of `range` out of the table, up to the first page that is not mapped.

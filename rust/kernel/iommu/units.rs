@@ -137,7 +137,7 @@ impl PageSize {
     /// Returns a mask of the address bits inside a page.
     #[inline]
     pub(super) const fn offset_mask(self) -> u64 {
-        // NO-OVERFLOW: The size is not zero.
+        // OVERFLOW: The size is not zero.
         self.bytes().wrapping_sub(1)
     }
 }
@@ -293,7 +293,7 @@ impl IovaRange {
     /// Returns the number of bytes, [`u64::MAX`] for the whole address space.
     #[inline]
     pub const fn bytes(self) -> u64 {
-        // NO-OVERFLOW: By the type invariant.
+        // OVERFLOW: By the type invariant.
         self.last.0.wrapping_sub(self.first.0).saturating_add(1)
     }
 
