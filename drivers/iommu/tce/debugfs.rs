@@ -13,7 +13,10 @@ use crate::{
         Layout, //
     },
     machine::Machine,
-    pe::Pe, //
+    pe::{
+        Domain,
+        Pe, //
+    }, //
 };
 use kernel::{
     debugfs::{
@@ -143,13 +146,13 @@ fn show_devices(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
 }
 
 fn show_domain(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(f, "{}", pe.domain())
+    f.write_fmt(fmt!("{}\n", pe.domain()))
 }
 
 fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match pe.domain() {
-        "platform" => return writeln!(f, "held by the platform"),
-        "nobody" => return writeln!(f, "held by nobody"),
+        Domain::Platform => return writeln!(f, "held by the platform"),
+        Domain::Nobody => return writeln!(f, "held by nobody"),
         _ => (),
     }
     let show = Show {
@@ -157,8 +160,12 @@ fn show_windows(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         between: "\n",
     };
     f.write_fmt(fmt!("{show}\n"))?;
+    show_process(pe, f)
+}
+
+fn show_process(pe: &Pe<Machine>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match pe.process() {
-        Some(pid) => writeln!(f, "window 1 belongs to process {pid}"),
+        Some(pid) => f.write_fmt(fmt!("window 1 belongs to process {pid}\n")),
         None => Ok(()),
     }
 }
@@ -183,12 +190,10 @@ fn show_tables(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result
     for window in space.windows().iter() {
         let (number, table) = (window.number().get(), window.table());
         let kib = table.nodes().saturating_mul(4);
-        writeln!(f, "window {number} tces {} kib {kib}", table.populated())?;
+        let tces = table.populated();
+        writeln!(f, "window {number} tces {tces} kib {kib}")?;
     }
-    match pe.process() {
-        Some(pid) => f.write_fmt(fmt!("window 1 belongs to process {pid}\n")),
-        None => Ok(()),
-    }
+    show_process(pe, f)
 }
 
 fn show_tces(selection: &Selection, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -44,6 +44,7 @@ use crate::{
 use core::mem;
 use kernel::{
     device::Device,
+    fmt,
     new_mutex,
     prelude::*,
     sync::{
@@ -77,6 +78,28 @@ enum Current {
     /// They should not translate, but firmware did not close them: they may still be walked from
     /// the tables of a domain.
     Stuck(Arc<dyn Firmware>, Arc<Space>),
+}
+
+/// What a PE's windows do, for who only wants to know: [`Current`] without what is behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Domain {
+    Platform,
+    Nobody,
+    Blocked,
+    Paging,
+    Stuck,
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Platform => "platform",
+            Self::Nobody => "nobody",
+            Self::Blocked => "blocked",
+            Self::Paging => "paging",
+            Self::Stuck => "stuck",
+        })
+    }
 }
 
 struct State {
@@ -229,9 +252,7 @@ impl<C: Calls + Devices> Pe<C> {
         // A refusal is for the attach to tell.
         let ask = state.phase == Phase::Up && state.is_platform();
         if ask && self.own(state, dev).is_ok() {
-            if let Err(e) = self.give_back(state, dev) {
-                dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
-            }
+            self.give_back_or_say(state, dev);
         }
         state.layout.clone()
     }
@@ -241,14 +262,14 @@ impl<C: Calls + Devices> Pe<C> {
         &self.stats
     }
 
-    /// What the windows do, in a word. May sleep.
-    pub(crate) fn domain(&self) -> &'static str {
+    /// What the windows do. May sleep.
+    pub(crate) fn domain(&self) -> Domain {
         match &self.state.lock().current {
-            Current::Platform => "platform",
-            Current::Nobody => "nobody",
-            Current::Blocked(_) => "blocked",
-            Current::Paging(..) => "paging",
-            Current::Stuck(..) => "stuck",
+            Current::Platform => Domain::Platform,
+            Current::Nobody => Domain::Nobody,
+            Current::Blocked(_) => Domain::Blocked,
+            Current::Paging(..) => Domain::Paging,
+            Current::Stuck(..) => Domain::Stuck,
         }
     }
 
@@ -308,15 +329,10 @@ impl<C: Calls + Devices> Pe<C> {
             // SAFETY: By the safety requirements.
             unsafe { state.members.settle_one(&*self.calls, dev, state.holder()) };
         }
-        let result = if last {
-            self.give_back(state, dev)
+        if last {
+            self.give_back_or_say(state, dev);
         } else if state.members.all_blocked() && !state.is_held() {
-            self.block(state, dev)
-        } else {
-            Ok(())
-        };
-        if let Err(e) = result {
-            dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
+            self.block_or_say(state, dev);
         }
         if last && !state.is_platform() {
             if let Current::Stuck(port, space) = mem::replace(&mut state.current, Current::Nobody) {
@@ -349,9 +365,7 @@ impl<C: Calls + Devices> Pe<C> {
         // What could not be done while there was such a driver.
         let late = state.is_platform() && !state.is_held() && !state.members.is_empty();
         if late && state.members.all_blocked() {
-            if let Err(e) = self.block(state, dev) {
-                dev_err!(dev, "cannot block DMA of the PE ({e:?})\n");
-            }
+            self.block_or_say(state, dev);
         }
     }
 
@@ -364,7 +378,7 @@ impl<C: Calls + Devices> Pe<C> {
     ///
     /// On error the PE is as it was. Fails with [`EINVAL`] if the domain was made for other
     /// windows, with [`EBUSY`] if a driver uses the platform's DMA code for any device of the PE,
-    /// or would have to, and with what firmware answers.
+    /// or would have to, with [`ENOMEM`], and with what firmware answers.
     ///
     /// # Safety
     ///
@@ -469,6 +483,12 @@ impl<C: Calls + Devices> Pe<C> {
         Ok(())
     }
 
+    fn block_or_say(&self, state: &mut State, dev: &Device) {
+        if let Err(e) = self.block(state, dev) {
+            dev_err!(dev, "cannot block DMA of the PE ({e:?})\n");
+        }
+    }
+
     /// Stops all translation of windows that the driver owns.
     fn close(&self, state: &mut State, dev: &Device) -> Result {
         let (Current::Paging(port, space) | Current::Stuck(port, space)) = state.current.clone()
@@ -511,6 +531,12 @@ impl<C: Calls + Devices> Pe<C> {
         Ok(())
     }
 
+    fn give_back_or_say(&self, state: &mut State, dev: &Device) {
+        if let Err(e) = self.give_back(state, dev) {
+            dev_err!(dev, "firmware does not take back the DMA windows ({e:?})\n");
+        }
+    }
+
     /// Does `f`, which changes what the windows do. On error they do what they did before.
     fn change(
         &self,
@@ -529,7 +555,7 @@ impl<C: Calls + Devices> Pe<C> {
                 Current::Paging(_, old) => self.translate(state, dev, old),
             };
             if let Err(e) = restored {
-                dev_err!(dev, "cannot restore DMA of the PE ({e:?}); it is blocked\n");
+                dev_err!(dev, "cannot restore DMA of the PE ({e:?})\n");
             }
         }
         result

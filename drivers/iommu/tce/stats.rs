@@ -42,7 +42,8 @@ pub(crate) enum Event {
     Error,
 }
 
-const EVENTS: usize = 11;
+// CAST: The number of the last event.
+const EVENTS: usize = Event::Error as usize + 1;
 const CELLS: usize = 16;
 
 /// The counts of one CPU, on a cache line of their own.

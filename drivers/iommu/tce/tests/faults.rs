@@ -6,6 +6,7 @@ use crate::{
     fake::Model,
     layout::IobaRange,
     pe::{
+        Domain,
         Start,
         Target, //
     },
@@ -145,7 +146,7 @@ mod tests {
                     ensure(attached.is_ok() && n > 2, "attached")?;
                     break;
                 }
-                let nobody = pe.domain() == "nobody";
+                let nobody = pe.domain() == Domain::Nobody;
                 let expected = match rig.fake.is_platform() {
                     true => (Some(Platform), Some(Platform)),
                     false if nobody => (Some(Nobody), Some(Nobody)),

@@ -6,7 +6,10 @@ use crate::{
     dump::Dump,
     fake::Model,
     layout::IobaRange,
-    pe::Target,
+    pe::{
+        Domain,
+        Target, //
+    },
     space::Space,
     tests::{
         ensure,
@@ -162,10 +165,10 @@ mod tests {
     fn who_has_the_windows() -> Result {
         on_all(|rig| {
             let pe = rig.pe()?;
-            assert_eq!(pe.domain(), "blocked");
+            assert_eq!(pe.domain(), Domain::Blocked);
             let space = Space::new(pe.layout())?;
             rig.attach(&pe, &Target::Paging(&space))?;
-            assert_eq!(pe.domain(), "paging");
+            assert_eq!(pe.domain(), Domain::Paging);
             assert!(pe.space().is_some());
             let mut members = 0;
             pe.for_each_member(|member| {
@@ -174,7 +177,7 @@ mod tests {
             });
             assert_eq!(members, 1);
             rig.attach(&pe, &Target::Platform)?;
-            assert_eq!(pe.domain(), "platform");
+            assert_eq!(pe.domain(), Domain::Platform);
             assert!(pe.space().is_none());
             Ok(())
         })
