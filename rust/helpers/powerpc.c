@@ -67,11 +67,6 @@ __rust_helper bool rust_helper_firmware_has_feature(unsigned long feature)
 	return firmware_has_feature(feature);
 }
 
-__rust_helper long rust_helper_plpar_tce_get(u64 liobn, u64 ioba, u64 *tce_ret)
-{
-	return plpar_tce_get(liobn, ioba, (unsigned long *)tce_ret);
-}
-
 __rust_helper long rust_helper_plpar_tce_put(u64 liobn, u64 ioba, u64 tceval)
 {
 	return plpar_tce_put(liobn, ioba, tceval);

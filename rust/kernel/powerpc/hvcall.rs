@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The hypercalls of PAPR that read and write TCEs.
+//! The hypercalls of PAPR that write TCEs.
 //!
 //! None of them sleeps or takes a lock. The hypervisor drops what the host bridge has cached before
 //! a call returns.
@@ -10,7 +10,6 @@
 
 use crate::{
     bindings,
-    fmt,
     prelude::*, //
 };
 
@@ -44,8 +43,8 @@ impl HvError {
     const P2: c_long = bindings::H_P2 as c_long;
     const P5: c_long = bindings::H_P5 as c_long;
 
-    /// An argument was refused: by the hypervisor, or here because it would have been.
-    pub const BAD_PARAMETER: Self = Self(Self::PARAMETER);
+    /// An argument was refused here because the hypervisor would have refused it.
+    const BAD_PARAMETER: Self = Self(Self::PARAMETER);
 
     /// Returns the code of PAPR, for messages.
     #[inline]
@@ -97,12 +96,6 @@ impl From<HvError> for Error {
     }
 }
 
-impl fmt::Display for HvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", Self::name(self.0), self.0)
-    }
-}
-
 fn has_feature(feature: c_ulong) -> bool {
     // SAFETY: The function reads a variable that does not change after boot.
     unsafe { bindings::firmware_has_feature(feature) }
@@ -110,7 +103,7 @@ fn has_feature(feature: c_ulong) -> bool {
 
 /// Does the hypervisor write and clear several TCEs at a time?
 ///
-/// If not, only [`put_tce`] and [`get_tce`] may be used. Tells `FW_FEATURE_PUT_TCE_IND` and
+/// If not, only [`put_tce`] may be used. Tells `FW_FEATURE_PUT_TCE_IND` and
 /// `FW_FEATURE_STUFF_TCE`; `multitce=off` on the kernel command line clears both.
 #[inline(never)]
 pub fn multi_tce() -> bool {
@@ -178,21 +171,4 @@ pub unsafe fn stuff_tce(liobn: Liobn, ioba: Ioba, n: Tces) -> Result<(), HvError
 
     // SAFETY: The hypervisor checks the arguments. Clear TCEs let nothing through.
     HvError::check(unsafe { bindings::plpar_tce_stuff(liobn.get().into(), ioba.get(), 0, n.get()) })
-}
-
-/// Reads the TCE that maps `ioba` (`H_GET_TCE`).
-#[inline(never)]
-pub fn get_tce(liobn: Liobn, ioba: Ioba) -> Result<Tce, HvError> {
-    if !has_feature(bindings::FW_FEATURE_LPAR) {
-        return Err(HvError(HvError::FUNCTION));
-    }
-
-    let mut tce = 0;
-
-    // SAFETY: There is a hypervisor, which checks the arguments; `tce` can be written.
-    HvError::check(unsafe {
-        bindings::plpar_tce_get(liobn.get().into(), ioba.get(), &raw mut tce)
-    })?;
-
-    Ok(Tce::from_raw(tce))
 }
