@@ -16,7 +16,10 @@ use core::{
 };
 use kernel::{
     new_mutex,
-    powerpc::window::WindowNumber,
+    powerpc::{
+        mem::read,
+        window::WindowNumber, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -77,8 +80,7 @@ impl Bond {
     /// Whether all that is new is published to the PE.
     #[inline(always)]
     pub(crate) fn takes_all(&self) -> bool {
-        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
-        unsafe { self.limit.as_ptr().read_volatile() == NONE }
+        read(&self.limit) == NONE
     }
 
     /// Whether what is new in a window is published to the PE, which is not so when it leaves.
@@ -103,10 +105,10 @@ impl Bond {
 /// Reads a pointer of a list: `rcu_dereference()`, without a call.
 #[inline(always)]
 fn follow<'a>(at: &'a Atomic<*mut Bond>, _rcu: &'a rcu::Guard) -> Option<&'a Bond> {
-    // SAFETY: The pointer is that of a live word. By the type invariants of `Bonds` what it holds
-    // is null or a bond that is not freed before a grace period after it left the list, and the RCU
-    // lock is held for `'a`. The address dependency orders this after the release in `add`.
-    unsafe { at.as_ptr().read_volatile().as_ref() }
+    // SAFETY: By the type invariants of `Bonds` this is null or a bond that is not freed before a
+    // grace period after it left the list, and the RCU lock is held for `'a`. The address
+    // dependency orders this after the release in `add`.
+    unsafe { read(at).as_ref() }
 }
 
 // SAFETY: `raw` points to what `port` holds, and that can be sent and shared.

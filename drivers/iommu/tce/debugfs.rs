@@ -190,7 +190,7 @@ fn show_tables(pe: &Arc<Pe<Machine>>, f: &mut fmt::Formatter<'_>) -> fmt::Result
     for window in space.windows().iter() {
         let (number, table) = (window.number().get(), window.table());
         let kib = table.nodes().saturating_mul(4);
-        let tces = table.populated();
+        let tces = table.populated().get();
         writeln!(f, "window {number} tces {tces} kib {kib}")?;
     }
     show_process(pe, f)

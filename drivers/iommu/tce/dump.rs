@@ -18,8 +18,7 @@ use kernel::{
     fmt,
     powerpc::window::{
         Ioba,
-        Tce,
-        TceIndex, //
+        Tce, //
     },
     prelude::*,
     sync::rcu, //
@@ -88,8 +87,7 @@ impl Reader<'_, '_> {
         let Some(leaf) = window.table().leaf(part.first, &rcu) else {
             return Ok(());
         };
-        let first = part.first.get();
-        for index in (first..first.saturating_add(part.count.get())).map(TceIndex::new) {
+        for index in part.indexes() {
             let tce = leaf.get(index);
             if tce.is_present() {
                 self.page(window, window.ioba(index), tce)?;

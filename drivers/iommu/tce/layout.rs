@@ -16,10 +16,12 @@
 
 use core::ops::RangeInclusive;
 use kernel::{
+    io::PhysAddr,
     page::PAGE_SHIFT,
     powerpc::window::{
         Firmware,
         Ioba,
+        Levels,
         PageShift,
         PageShifts,
         TceIndex,
@@ -61,22 +63,31 @@ pub(crate) struct TceRun {
 }
 
 impl TceRun {
-    /// Cuts the run into pieces of up to `most` TCEs, which are more than 0.
-    pub(crate) fn pieces(self, most: Tces) -> impl Iterator<Item = Self> {
-        let end = self.first.get().saturating_add(self.count.get());
+    /// The number after that of the last TCE.
+    pub(crate) fn end(self) -> u64 {
+        self.first.get().saturating_add(self.count.get())
+    }
+
+    /// Cuts the run into pieces. One that begins at `first` has up to `room(first)` TCEs, which are
+    /// more than 0.
+    pub(crate) fn cut(self, room: impl Fn(TceIndex) -> Tces) -> impl Iterator<Item = Self> {
         let mut at = self.first.get();
         core::iter::from_fn(move || {
             let first = TceIndex::new(at);
-            let count = Tces::new(end.checked_sub(at)?).min(most);
+            let count = Tces::new(self.end().checked_sub(at)?).min(room(first));
             at = at.wrapping_add(count.get());
             (count.get() > 0).then_some(Self { first, count })
         })
     }
 
+    /// Cuts the run into pieces of up to `most` TCEs, which are more than 0.
+    pub(crate) fn pieces(self, most: Tces) -> impl Iterator<Item = Self> {
+        self.cut(move |_| most)
+    }
+
     /// The TCEs, one by one.
     pub(crate) fn indexes(self) -> impl Iterator<Item = TceIndex> {
-        let first = self.first.get();
-        (first..first.saturating_add(self.count.get())).map(TceIndex::new)
+        (self.first.get()..self.end()).map(TceIndex::new)
     }
 }
 
@@ -190,7 +201,7 @@ impl Layout {
     ///
     /// Devices that claim to drive 64 address bits may drive fewer, so addresses are as low as they
     /// can be, with room for several times the memory `max_ram`. [`None`] if all are high.
-    pub(crate) fn preferred_last(&self, max_ram: u64) -> Option<Ioba> {
+    pub(crate) fn preferred_last(&self, max_ram: PhysAddr) -> Option<Ioba> {
         const AT_LEAST: u64 = 1 << 40;
 
         if self.low.base >= FOUR_GIB || self.low.last() <= FOUR_GIB {
@@ -271,7 +282,7 @@ pub(crate) fn plan_high_window(
     shifts: PageShifts,
     max_page: PageShift,
     largest: Tces,
-    max_ram: u64,
+    max_ram: PhysAddr,
 ) -> Option<(PageShift, Tces)> {
     const MIN_BYTES: u64 = 1 << 34;
     /// 4 TiB with pages of 64 KiB. Current hypervisors count TCEs in 32 bits.
@@ -291,12 +302,11 @@ pub(crate) fn plan_high_window(
 /// The table is made as it fills, so it is as deep as the hardware walks, up to four levels: enough
 /// for 2^48 bytes with pages of 4 KiB, which covers every user address. `range` is what the window
 /// may cover. Returns [`None`] if that is less than a table of one level.
-pub(crate) fn plan_table(range: &Window, shift: PageShift, max_levels: u32) -> Option<Tces> {
+pub(crate) fn plan_table(range: &Window, shift: PageShift, max_levels: Levels) -> Option<Tces> {
     const MAX_LEVELS: u32 = 4;
-    const LEVEL_BITS: u32 = 9;
 
-    let deepest = max_levels.min(MAX_LEVELS);
+    let deepest = max_levels.get().min(MAX_LEVELS);
     let fits = (range.bytes().checked_ilog2()?).checked_sub(shift.get())?;
-    let levels = deepest.min(fits.checked_div(LEVEL_BITS)?);
-    (levels > 0).then(|| Tces::new(1u64.wrapping_shl(levels.wrapping_mul(LEVEL_BITS))))
+    let levels = deepest.min(fits.checked_div(Levels::BITS)?);
+    Levels::new(levels).map(Levels::tces)
 }

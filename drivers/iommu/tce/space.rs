@@ -40,13 +40,16 @@ use kernel::{
     device::Device,
     io::PhysAddr,
     new_spinlock_irq,
-    powerpc::window::{
-        Ioba,
-        PageShift,
-        Tce,
-        TceIndex,
-        Tces,
-        WindowNumber, //
+    powerpc::{
+        mem::read,
+        window::{
+            Ioba,
+            PageShift,
+            Tce,
+            TceIndex,
+            Tces,
+            WindowNumber, //
+        }, //
     },
     prelude::*,
     sync::{
@@ -83,9 +86,9 @@ pub(crate) struct Space {
     windows: Windows,
     /// An unmap that is as long as this has to look for leaves to free.
     leaf_last: u64,
-    /// Somebody is charged for tables, and gets back what he unmaps. The kernel's own mappings keep
-    /// the tables that they have once needed: they come and go in the same place.
-    is_charged: Atomic<bool>,
+    /// Leaves go with what is unmapped: somebody is charged for those that a map makes. The
+    /// kernel's own mappings keep theirs, because they come and go in the same place.
+    frees_leaves: Atomic<bool>,
     #[pin]
     bonds: Bonds,
     /// How many PEs are attaching to populated tables that firmware copies.
@@ -105,7 +108,7 @@ impl Space {
                 layout,
                 windows,
                 leaf_last,
-                is_charged: Atomic::new(false),
+                frees_leaves: Atomic::new(false),
                 bonds <- Bonds::new(),
                 replaying: Atomic::new(0),
                 replay <- new_spinlock_irq!(()),
@@ -141,6 +144,9 @@ impl Space {
     ///
     /// PEs see the new TCEs after [`publish`](Self::publish). On error the second value is the
     /// beginning of `range` that is mapped: whole pages of size `page`, which the granule divides.
+    /// Fails with [`EINVAL`] if `range` leaves its window, and otherwise as [`Table::set`] does.
+    ///
+    /// [`Table::set`]: crate::table::Table::set
     pub(crate) fn map(
         &self,
         range: IobaRange,
@@ -151,7 +157,7 @@ impl Space {
         let (window, run) = self.windows.locate(range).ok_or((EINVAL, None))?;
         let table = window.table();
         if flags.contains(GFP_KERNEL_ACCOUNT) {
-            self.is_charged.store(true, Relaxed);
+            self.frees_leaves.store(true, Relaxed);
         }
         let Err((error, written)) = table.set(run, tce, flags) else {
             return Ok(());
@@ -231,8 +237,8 @@ impl Space {
 
     /// Makes every attached PE forget the TCEs of `range`, which are cleared. Any context.
     ///
-    /// No part of `range` is mapped again before this returns. Leaves that somebody is charged for
-    /// are freed with their range.
+    /// No part of `range` is mapped again before this returns. Leaves go with their range, if
+    /// somebody was charged for them when he mapped.
     #[inline(always)]
     pub(crate) fn withdraw(&self, range: IobaRange) {
         // OVERFLOW: A range is not empty.
@@ -243,10 +249,10 @@ impl Space {
         }
     }
 
-    /// Withdraws whole leaves, and frees them if somebody is charged for them.
+    /// Withdraws whole leaves, and frees them where that is to be.
     #[cold]
     fn withdraw_leaves(&self, range: IobaRange) {
-        let is_charged = self.is_charged.load(Relaxed);
+        let frees_leaves = self.frees_leaves.load(Relaxed);
         for window in self.windows.iter() {
             let Some(run) = window.part(range) else {
                 continue;
@@ -256,13 +262,13 @@ impl Space {
                 true => PAUSE,
                 false => run.count,
             };
-            if is_charged {
+            if frees_leaves {
                 window.table().retire(run);
             }
             for piece in run.pieces(pause) {
                 self.withdraw_run(window, piece);
             }
-            if is_charged {
+            if frees_leaves {
                 // SAFETY: Every PE has just been made to forget the run, and nobody maps there
                 // before this returns.
                 unsafe { window.table().free_retired(run) };
@@ -334,8 +340,7 @@ impl Space {
     /// Whether a PE is being attached to tables that firmware copies.
     #[inline(always)]
     fn is_replaying(&self) -> bool {
-        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
-        unsafe { self.replaying.as_ptr().read_volatile() != 0 }
+        read(&self.replaying) != 0
     }
 
     /// The physical address behind a bus address, if it is mapped. Any context.
@@ -347,7 +352,7 @@ impl Space {
             first: ioba,
             last: ioba,
         })?;
-        window.table().translate(run.first, ioba.get(), &rcu)
+        window.table().translate(run.first, ioba, &rcu)
     }
 
     /// The windows that a PE has from the domain.
@@ -437,7 +442,7 @@ impl Space {
         self.bonds.refuse_high(port, true);
         // A map that found the window before has written its TCEs then, or fails to publish them.
         rcu::synchronize_rcu();
-        let closed = match window.table().populated() {
+        let closed = match window.table().populated().get() {
             0 => self.cut(port, dev, Part::High),
             _ => Err(EADDRINUSE),
         };
@@ -463,6 +468,12 @@ impl Space {
     }
 
     /// Allocates tables for `range`, so that to map it takes no memory. May sleep.
+    ///
+    /// Whoever is charged for them keeps them until the space goes: what was reserved has to be
+    /// there for the next map too. So this is not what has leaves freed.
+    ///
+    /// Fails with [`EINVAL`] if `range` leaves its window, with [`ENOMEM`], and with [`EBUSY`]
+    /// where an unmap is about to free a leaf.
     pub(crate) fn reserve(&self, range: IobaRange, flags: Flags) -> Result {
         let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
         window.table().reserve(run, flags)
@@ -470,7 +481,8 @@ impl Space {
 
     /// Changes whether `range`, which is mapped, can be written to. Any context.
     ///
-    /// PEs see it after [`publish`](Self::publish).
+    /// PEs see it after [`publish`](Self::publish). Fails with [`EINVAL`] if `range` leaves its
+    /// window, and with [`ENOENT`] at what is not mapped.
     pub(crate) fn protect(&self, range: IobaRange, write: bool) -> Result {
         let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
         window.table().protect(run, write)

@@ -32,6 +32,8 @@ use kernel::{
     powerpc::{
         mem::TceList,
         window::{
+            Ioba,
+            Levels,
             PageShift,
             Tce,
             TceIndex,
@@ -42,46 +44,8 @@ use kernel::{
     sync::rcu, //
 };
 
-/// The number of index bits that one node resolves.
-const NODE_BITS: u32 = TceList::LEN.ilog2();
-
 /// The most TCEs that are written or cleared in the quick way: a CPU page of 4 KiB TCEs.
 const FEW: Tces = Tces::new(16);
-
-/// How many nodes lie on the way to a TCE.
-///
-/// # Invariants
-///
-/// Between 1 and [`Levels::MAX`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Levels(u32);
-
-impl Levels {
-    /// What IODA hardware can walk.
-    pub(crate) const MAX: u32 = 5;
-
-    /// The depth of a table that holds `tces` TCEs.
-    pub(crate) fn for_tces(tces: Tces) -> Option<Self> {
-        let bits = tces
-            .get()
-            .checked_sub(1)?
-            .checked_ilog2()
-            .map_or(0, |bit| bit.saturating_add(1));
-        let levels = bits.div_ceil(NODE_BITS).max(1);
-        // INVARIANT: Checked here.
-        (levels <= Self::MAX).then_some(Self(levels))
-    }
-
-    /// The number of levels.
-    pub(crate) fn get(self) -> u32 {
-        self.0
-    }
-
-    /// The number of TCEs that a table of this depth has room for.
-    pub(crate) fn tces(self) -> Tces {
-        Tces::new(span(self.0))
-    }
-}
 
 /// A TCE table.
 ///
@@ -106,7 +70,7 @@ impl Table {
         Ok(Self {
             root,
             levels,
-            bits: levels.get().wrapping_sub(1).wrapping_mul(NODE_BITS),
+            bits: levels.get().wrapping_sub(1).wrapping_mul(Levels::BITS),
             shift,
         })
     }
@@ -176,7 +140,7 @@ impl Table {
             // SAFETY: By the safety requirements.
             node = unsafe { self.node(tce.addr()) };
             // OVERFLOW: Not before the last turn.
-            bits = bits.wrapping_sub(NODE_BITS);
+            bits = bits.wrapping_sub(Levels::BITS);
         }
         Some(node)
     }
@@ -234,14 +198,14 @@ impl Table {
             && is_in_one_leaf(run)
             // SAFETY: This is to map.
             && unsafe { self.leaf_unguarded(run.first) }
-                .is_some_and(|leaf| leaf.set(run.first, run.count, first, self.shift.bytes()))
+                .is_some_and(|leaf| leaf.set(run.first, run.count, first, self.shift))
     }
 
     /// Writes `run`: its TCEs map memory from that of `first` on, with the same permissions.
     ///
-    /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], or where that is looked for
-    /// with [`EEXIST`] at a TCE that is present; the second value says how many were written
-    /// before.
+    /// Missing nodes are allocated with `flags`. Fails with [`ENOMEM`], with [`EBUSY`] at a leaf
+    /// that is [retired](Self::retire), or where that is looked for with [`EEXIST`] at a TCE that
+    /// is present; the second value says how many were written before.
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
         let mut done = 0u64;
         for part in slices(run) {
@@ -250,10 +214,9 @@ impl Table {
                 .map_err(|e| (e, Tces::new(done)))?;
             let offset = done.wrapping_mul(self.shift.bytes());
             let tce = Tce::from_raw(first.into_raw().wrapping_add(offset));
-            let step = self.shift.bytes();
             let written = match part.count <= FEW {
-                true => leaf.set(part.first, part.count, tce, step),
-                false => leaf.set_many(part.first, part.count, tce, step),
+                true => leaf.set(part.first, part.count, tce, self.shift),
+                false => leaf.set_many(part.first, part.count, tce, self.shift),
             };
             if !written {
                 return Err((EEXIST, Tces::new(done)));
@@ -264,6 +227,8 @@ impl Table {
     }
 
     /// Allocates the leaves that `run` needs, with `flags`.
+    ///
+    /// Fails with [`ENOMEM`], and with [`EBUSY`] at a leaf that is [retired](Self::retire).
     pub(crate) fn reserve(&self, run: TceRun, flags: Flags) -> Result {
         slices(run).try_for_each(|part| self.grow(part.first, flags).map(|_| ()))
     }
@@ -312,17 +277,17 @@ impl Table {
         Tces::new(done)
     }
 
-    /// The physical address behind byte `offset` of the page at `index`, if it is mapped.
+    /// The physical address behind `ioba`, which lies in the page at `index`, if it is mapped.
     #[inline(always)]
     pub(crate) fn translate(
         &self,
         index: TceIndex,
-        offset: u64,
+        ioba: Ioba,
         rcu: &rcu::Guard,
     ) -> Option<PhysAddr> {
         let tce = self.leaf(index, rcu)?.get(index);
         tce.is_present()
-            .then(|| tce.addr() | self.shift.offset(offset))
+            .then(|| tce.addr() | self.shift.offset(ioba.get()))
     }
 
     /// Calls `visit` for every leaf that exists in `run`, with the part of `run` in it.
@@ -334,7 +299,7 @@ impl Table {
         run: TceRun,
         mut visit: impl FnMut(TceRun) -> Result,
     ) -> Result {
-        let end = run.first.get().saturating_add(run.count.get());
+        let end = run.end();
         let mut at = run.first.get();
         while at < end {
             let first = TceIndex::new(at);
@@ -356,8 +321,7 @@ impl Table {
         let Some(above) = self.levels.get().checked_sub(2) else {
             return;
         };
-        let end = run.first.get().saturating_add(run.count.get());
-        for slot in run.first.get().div_ceil(span(1))..end / span(1) {
+        for slot in run.first.get().div_ceil(span(1))..run.end() / span(1) {
             let mut node = self.root_node();
             let found = (0..above).rev().try_for_each(|level| {
                 let tce = node.get(TceIndex::new(slot / span(level.wrapping_add(1))));
@@ -402,7 +366,7 @@ impl Table {
     }
 
     /// The number of TCEs that are present. Takes as long as there are leaves.
-    pub(crate) fn populated(&self) -> u64 {
+    pub(crate) fn populated(&self) -> Tces {
         let all = TceRun {
             first: TceIndex::new(0),
             count: self.levels.tces(),
@@ -414,7 +378,7 @@ impl Table {
             count = count.wrapping_add(leaf.map_or(0, |leaf| leaf.present().get()));
             Ok(())
         });
-        counted.map_or(0, |()| count)
+        Tces::new(counted.map_or(0, |()| count))
     }
 
     /// The number of nodes. Takes as long as there are nodes above the leaves.
@@ -471,8 +435,8 @@ impl Drop for Table {
 
 /// How many TCEs a node `level` levels above them stands for.
 fn span(level: u32) -> u64 {
-    // OVERFLOW: At most 5 * 9 bits.
-    1u64.wrapping_shl(level.wrapping_mul(NODE_BITS))
+    // OVERFLOW: At most as many levels as there can be.
+    1u64.wrapping_shl(level.wrapping_mul(Levels::BITS))
 }
 
 /// How many TCEs there are from `first` to the end of its leaf.
@@ -490,12 +454,5 @@ pub(crate) fn is_in_one_leaf(run: TceRun) -> bool {
 
 /// Cuts a run at leaf borders.
 pub(crate) fn slices(run: TceRun) -> impl Iterator<Item = TceRun> {
-    let end = run.first.get().saturating_add(run.count.get());
-    let mut at = run.first.get();
-    core::iter::from_fn(move || {
-        let first = TceIndex::new(at);
-        let count = Tces::new(end.checked_sub(at)?).min(room(first));
-        at = at.wrapping_add(count.get());
-        (count.get() > 0).then_some(TceRun { first, count })
-    })
+    run.cut(room)
 }

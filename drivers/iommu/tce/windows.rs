@@ -10,19 +10,20 @@ use crate::{
         Layout,
         TceRun, //
     },
-    table::{
-        Levels,
-        Table, //
-    }, //
+    table::Table, //
 };
 use kernel::{
-    powerpc::window::{
-        Ioba,
-        PageShift,
-        TceIndex,
-        Tces,
-        Window,
-        WindowNumber, //
+    powerpc::{
+        mem::read,
+        window::{
+            Ioba,
+            Levels,
+            PageShift,
+            TceIndex,
+            Tces,
+            Window,
+            WindowNumber, //
+        }, //
     },
     prelude::*,
     sync::atomic::{
@@ -105,8 +106,7 @@ impl TableWindow {
     /// Whether all of `range` lies in the window, and the window is not hidden.
     #[inline(always)]
     fn covers(&self, range: IobaRange) -> bool {
-        // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
-        let end = unsafe { self.end.as_ptr().read_volatile() };
+        let end = read(&self.end);
         range.first >= self.first && range.last.get() <= end
     }
 

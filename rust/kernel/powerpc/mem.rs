@@ -14,6 +14,8 @@
 //! * Stores to TCEs are ordered before a hypercall by the hypercall, and before a kill by the kill.
 
 use super::window::{
+    Levels,
+    PageShift,
     Tce,
     TceIndex,
     Tces, //
@@ -28,12 +30,14 @@ use crate::{
     prelude::*,
     sync::atomic::{
         Atomic,
+        AtomicType,
         Full, //
     }, //
 };
 
+/// Reads a word: a relaxed load, without a call.
 #[inline(always)]
-fn read(word: &Atomic<u64>) -> u64 {
+pub fn read<T: AtomicType>(word: &Atomic<T>) -> T {
     // SAFETY: The pointer is that of a live word. See the module documentation.
     unsafe { word.as_ptr().read_volatile() }
 }
@@ -103,7 +107,7 @@ pub struct TceList([Atomic<u64>; TceList::LEN]);
 
 impl TceList {
     /// The number of TCEs.
-    pub const LEN: usize = 512;
+    pub const LEN: usize = 1 << Levels::BITS;
 
     /// Allocates a list with no TCE set.
     ///
@@ -123,12 +127,12 @@ impl TceList {
             .map_or(Tce::NONE, |word| Tce::from_be(read(word)))
     }
 
-    /// Sets a few TCEs: the first is `tce`, each other one maps the memory `step` bytes above that
-    /// of the one before it.
+    /// Sets a few TCEs: the first is `tce`, each other one maps the memory one `page` above that of
+    /// the one before it.
     ///
     /// Returns `false`, and leaves nothing set, if one of them is present.
     #[inline(always)]
-    pub fn set(&self, first: TceIndex, count: Tces, tce: Tce, step: u64) -> bool {
+    pub fn set(&self, first: TceIndex, count: Tces, tce: Tce, page: PageShift) -> bool {
         let words = self.part(first, count);
         // Without the set-up of a loop.
         if let [word] = words {
@@ -146,7 +150,7 @@ impl TceList {
                 return false;
             }
             write(word, Tce::from_raw(next).to_be());
-            next = next.wrapping_add(step);
+            next = next.wrapping_add(page.bytes());
         }
         true
     }
@@ -154,11 +158,11 @@ impl TceList {
     /// Sets many TCEs, as [`TceList::set`] does. What is there is looked at only in kernels with
     /// `CONFIG_RUST_DEBUG_ASSERTIONS`: that takes two thirds as long as to set them.
     #[inline(never)]
-    pub fn set_many(&self, first: TceIndex, count: Tces, tce: Tce, step: u64) -> bool {
+    pub fn set_many(&self, first: TceIndex, count: Tces, tce: Tce, page: PageShift) -> bool {
         let words = self.part(first, count);
         let is_free = !cfg!(CONFIG_RUST_DEBUG_ASSERTIONS) || any(words) == 0;
         if is_free {
-            fill::<8>(words, tce, step);
+            fill::<8>(words, tce, page.bytes());
         }
         is_free
     }
@@ -198,15 +202,12 @@ impl TceList {
         Tces::new(words.len() as u64)
     }
 
-    /// Copies TCEs to the beginning of `to`. Returns how many.
+    /// Copies TCEs to the beginning of `to`.
     #[inline]
-    pub fn copy_to(&self, first: TceIndex, count: Tces, to: &Self) -> Tces {
-        let words = self.part(first, count);
-        for (to, from) in to.0.iter().zip(words) {
+    pub fn copy_to(&self, first: TceIndex, count: Tces, to: &Self) {
+        for (to, from) in to.0.iter().zip(self.part(first, count)) {
             write(to, read(from));
         }
-        // CAST: At most 512.
-        Tces::new(words.len() as u64)
     }
 
     /// The number of TCEs that are present.

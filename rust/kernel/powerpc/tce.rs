@@ -11,6 +11,7 @@ use crate::{
         from_err_ptr,
         to_result, //
     },
+    io::PhysAddr,
     iommu,
     pci,
     prelude::*,
@@ -41,6 +42,7 @@ use super::{
     window::{
         Firmware,
         Ioba,
+        Levels,
         PageShift,
         PageShifts,
         Query,
@@ -119,15 +121,8 @@ impl TableGroup {
     pub fn device_group(dev: &Device) -> Result<ARef<iommu::Group>> {
         let group = raw_group(dev)?;
 
-        // SAFETY: `Group` is a transparent wrapper, and the reference that `raw_group` took goes
-        // into the `ARef`.
-        Ok(unsafe { ARef::from_raw(group.cast()) })
-    }
-
-    /// Returns a number that no other PE has at the same time.
-    #[inline]
-    pub fn id(&self) -> usize {
-        self.0.as_ptr() as usize
+        // SAFETY: `raw_group` took a reference, which is given away.
+        Ok(unsafe { iommu::Group::from_raw(group) })
     }
 
     /// Returns the `struct iommu_table_group`, for tracepoints.
@@ -155,7 +150,8 @@ impl TableGroup {
 
     /// Asks the firmware what the PE has and what may be opened.
     ///
-    /// `dev` is any device of the PE, here and below. May sleep.
+    /// `dev` is any device of the PE, here and below. May sleep. Returns `EINVAL` if it is not,
+    /// `ENODEV` if the firmware is one that nobody knows, and what firmware answers.
     ///
     /// # Safety
     ///
@@ -181,7 +177,7 @@ impl TableGroup {
             nr_windows: raw.nr_windows,
             page_sizes: PageShifts::new(raw.page_sizes),
             max_tces: Tces::new(raw.max_tces),
-            max_levels: raw.max_levels,
+            max_levels: Levels::new(raw.max_levels.min(Levels::MAX)),
             windows: raw.win.map(|win| window(&win)),
             mmio32: (raw.mmio32_end != 0)
                 .then(|| Ioba::new(raw.mmio32_start)..=Ioba::new(raw.mmio32_end)),
@@ -199,7 +195,8 @@ impl TableGroup {
     ///
     /// The caller owns the PE, and no device of it is doing DMA. No device of it has
     /// [`DmaOwner::Platform`] with a driver that uses the DMA API; [`TableGroup::set_dma_owner`] is
-    /// called for each of them afterwards, also after an error, before it gets such a driver.
+    /// called for each of them afterwards, also after an error, before it gets such a driver,
+    /// unless it would write what is there.
     #[inline(never)]
     pub unsafe fn set_platform(&self, dev: &Device, on: bool) -> Result {
         let set_platform = self.ops().set_platform.ok_or(ENODEV)?;
@@ -238,7 +235,7 @@ impl TableGroup {
         let (addr, levels, level_bytes) = match root {
             Some(root) => (
                 root.addr,
-                root.levels,
+                root.levels.get(),
                 // A TCE has 8 bytes.
                 root.level_tces.get().checked_mul(8).ok_or(EINVAL)?,
             ),
@@ -384,7 +381,7 @@ pub fn is_secure_guest() -> bool {
 /// Returns the end of RAM, in bytes, with the memory that firmware says can be added at run time.
 /// PowerNV says nothing of it: what is added there counts once it is there. Any context.
 #[inline(never)]
-pub fn max_ram() -> u64 {
+pub fn max_ram() -> PhysAddr {
     // SAFETY: The function can be called at any time after boot and in any context: it reads the
     // device tree below a raw spinlock, and the end of the memory that there is.
     unsafe { bindings::memory_hotplug_max() }

@@ -101,12 +101,6 @@ impl PageShifts {
         Self(mask)
     }
 
-    /// Is `shift` in the set?
-    #[inline]
-    pub const fn contains(self, shift: PageShift) -> bool {
-        self.0 & shift.bytes() != 0
-    }
-
     /// Returns the largest size of the set that is not above `limit`.
     #[inline]
     pub const fn largest_up_to(self, limit: PageShift) -> Option<PageShift> {
@@ -142,6 +136,55 @@ impl Tces {
     #[inline]
     pub const fn bytes(self, shift: PageShift) -> Option<u64> {
         self.0.checked_mul(shift.bytes())
+    }
+}
+
+/// How many nodes of a TCE table lie on the way to a TCE.
+///
+/// # Invariants
+///
+/// Between 1 and [`Levels::MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Levels(u32);
+
+impl Levels {
+    /// What IODA hardware can walk.
+    pub const MAX: u32 = 5;
+
+    /// The number of index bits that one node of 4 KiB resolves.
+    pub const BITS: u32 = 9;
+
+    /// Returns a depth, or [`None`] if it is 0 or above [`Levels::MAX`].
+    #[inline]
+    pub const fn new(levels: u32) -> Option<Self> {
+        if levels == 0 || levels > Self::MAX {
+            return None;
+        }
+
+        // INVARIANT: Both bounds are checked above.
+        Some(Self(levels))
+    }
+
+    /// Returns the depth of a table that has room for `tces`, if there can be one.
+    pub fn for_tces(tces: Tces) -> Option<Self> {
+        let last = tces.0.checked_sub(1)?;
+        let bits = last.checked_ilog2().map_or(1, |bit| bit.saturating_add(1));
+
+        Self::new(bits.div_ceil(Self::BITS))
+    }
+
+    /// Returns the number of levels.
+    #[inline]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the number of TCEs that a table of this depth has room for.
+    #[inline]
+    pub const fn tces(self) -> Tces {
+        // OVERFLOW: At most 5 * 9 bits.
+        Tces(1u64.wrapping_shl(self.0.wrapping_mul(Self::BITS)))
     }
 }
 
@@ -351,8 +394,8 @@ pub struct Query {
     pub page_sizes: PageShifts,
     /// The largest number of TCEs that a further window can have; 0 if none can be opened.
     pub max_tces: Tces,
-    /// The largest number of levels of a TCE table; 0 if the hypervisor holds it.
-    pub max_levels: u32,
+    /// The largest number of levels of a TCE table; none if the hypervisor holds it.
+    pub max_levels: Option<Levels>,
     /// PAPR: the windows that exist; number 0 is the default window of the firmware, number 1 a
     /// dynamic one.
     ///
@@ -368,8 +411,8 @@ pub struct Query {
 pub struct Root {
     /// The physical address of the first level.
     pub addr: PhysAddr,
-    /// The number of levels, at least 1.
-    pub levels: u32,
+    /// The number of levels.
+    pub levels: Levels,
     /// How many TCEs each level holds; a power of two, at least 512.
     pub level_tces: Tces,
 }
@@ -477,8 +520,6 @@ mod tests {
 
         // 4K, 64K, 2M, 16G.
         let set = PageShifts::new(1 << 12 | 1 << 16 | 1 << 21 | 1 << 34);
-        assert!(set.contains(shift(34)?));
-        assert!(!set.contains(shift(33)?));
         assert_eq!(set.largest_up_to(shift(63)?), Some(shift(34)?));
         assert_eq!(set.largest_up_to(shift(21)?), Some(shift(21)?));
         assert_eq!(set.largest_up_to(shift(20)?), Some(shift(16)?));

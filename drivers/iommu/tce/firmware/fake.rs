@@ -27,6 +27,7 @@ use kernel::{
         window::{
             Firmware as Kind,
             Ioba,
+            Levels,
             Liobn,
             PageShift,
             PageShifts,
@@ -521,7 +522,7 @@ impl Fake {
                 .copied()
                 .for_each(&mut page);
             if let Some(root) = opened.root {
-                for_each_tce(root.addr, root.levels, &mut page);
+                for_each_tce(root.addr, root.levels.get(), &mut page);
             }
         }
         state
@@ -687,7 +688,7 @@ fn walk(root: Root, index: TceIndex) -> Option<PhysAddr> {
 fn owns(root: Root, index: TceIndex, addr: PhysAddr) -> bool {
     let slot = TceIndex::new(index.get() / TceList::LEN as u64);
     match descend(root, index, 2) {
-        Some(above) if root.levels > 1 => {
+        Some(above) if root.levels.get() > 1 => {
             // SAFETY: As in `descend`.
             let above = unsafe { TceList::from_phys(above) };
             above.get(slot).addr() == addr
@@ -699,7 +700,7 @@ fn owns(root: Root, index: TceIndex, addr: PhysAddr) -> bool {
 /// Walks a table to a node `to` levels above the pages.
 fn descend(root: Root, index: TceIndex, to: u32) -> Option<PhysAddr> {
     let mut addr = root.addr;
-    for level in (to..root.levels).rev() {
+    for level in (to..root.levels.get()).rev() {
         let slot = index.get() >> (level * root.level_tces.get().ilog2());
         // SAFETY: The driver gave the root of a table; a node stays as long as the window is open,
         // or until a PHB does not get to it any more.
@@ -737,14 +738,14 @@ impl Calls for Fake {
         let (windows, max_levels) = match self.model.kind {
             Kind::Papr => {
                 let window = |n: usize| state.windows[n].as_ref().map(|w| w.window);
-                ([window(0), window(1)], 0)
+                ([window(0), window(1)], None)
             }
             Kind::Ioda => {
                 let window = |n: u32| {
                     let base = Ioba::new(u64::from(n) * HIGH_BASE);
                     Window::new(base, Tces::new(HIGH_BASE >> 12), shift, id(n))
                 };
-                ([window(0), window(1)], 5)
+                ([window(0), window(1)], Levels::new(5))
             }
         };
         // What RTAS does not say, as with `spapr_tce_query()`, is whether a window would find room.
@@ -755,7 +756,7 @@ impl Calls for Fake {
             };
         Ok(Query {
             firmware: self.model.kind,
-            nr_windows: if (room && !self.model.one_window) || max_levels > 0 || refused {
+            nr_windows: if (room && !self.model.one_window) || max_levels.is_some() || refused {
                 2
             } else {
                 1
@@ -764,7 +765,7 @@ impl Calls for Fake {
             max_tces: Tces::new(if room { MAX_TCES } else { 0 }),
             max_levels,
             windows,
-            mmio32: (max_levels > 0).then(|| Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff)),
+            mmio32: max_levels.map(|_| Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff)),
         })
     }
 
@@ -831,7 +832,9 @@ impl Calls for Fake {
             num == WindowNumber::High && room && root.is_none() && tces.get() <= MAX_TCES
         } else {
             // The walk must reach exactly the TCEs of the window.
-            root.is_some_and(|r| r.levels * r.level_tces.get().ilog2() == tces.get().ilog2())
+            root.is_some_and(|r| {
+                r.levels.tces() == tces && r.level_tces.get() == TceList::LEN as u64
+            })
         };
         let fits = fits && self.model.page_sizes & shift.bytes() != 0;
         let free = state.windows[num.get()].is_none();

@@ -78,7 +78,7 @@ impl<C: Calls> Ioda<C> {
             .ok_or(EINVAL)?;
         let window = |n: usize| {
             let range = query.windows.get(n).copied().flatten()?;
-            let tces = plan_table(&range, shift, query.max_levels)?;
+            let tces = plan_table(&range, shift, query.max_levels?)?;
             Window::new(range.base, tces, shift, range.id)
         };
         let layout = Layout::new(
@@ -140,7 +140,7 @@ impl<C: Calls> Firmware for Ioda<C> {
         let table = window.table();
         let root = Root {
             addr: table.root(),
-            levels: table.levels().get(),
+            levels: table.levels(),
             level_tces: Tces::new(TceList::LEN as u64),
         };
         // SAFETY: `table` keeps its inner nodes valid until it drops, and its owner closes the

@@ -362,8 +362,7 @@ impl<C: Calls + Devices> Papr<C> {
             return Ok(());
         };
         // SAFETY: By the safety requirements.
-        unsafe { self.put_part(window, leaf, part) }
-            .map_err(|e| self.refused(window, part, e))
+        unsafe { self.put_part(window, leaf, part) }.map_err(|e| self.refused(window, part, e))
     }
 
     /// Publishes one TCE.

@@ -23,13 +23,16 @@ use core::mem::replace;
 use kernel::{
     device::Device,
     new_mutex,
-    powerpc::window::{
-        Liobn,
-        Tce,
-        TceIndex,
-        Window,
-        WindowNumber,
-        MAX_WINDOWS, //
+    powerpc::{
+        mem::read,
+        window::{
+            Liobn,
+            Tce,
+            TceIndex,
+            Window,
+            WindowNumber,
+            MAX_WINDOWS, //
+        }, //
     },
     prelude::*,
     sync::{
@@ -109,17 +112,14 @@ impl<C: Calls + Devices> Shutdown<C> {
     /// is in use.
     #[inline(always)]
     pub(super) fn liobn(&self, number: WindowNumber) -> Liobn {
-        self.liobns.get(number.get()).map_or(NOBODY, |liobn| {
-            // SAFETY: The pointer is that of a live word. This is a relaxed load without a call.
-            Liobn::new(unsafe { liobn.as_ptr().read_volatile() })
-        })
+        let liobn = self.liobns.get(number.get());
+        liobn.map_or(NOBODY, |liobn| Liobn::new(read(liobn)))
     }
 
     /// Whether the hypervisor refused to clear a TCE.
     #[inline(always)]
     pub(super) fn is_broken(&self) -> bool {
-        // SAFETY: The pointer is that of a live flag. This is a relaxed load without a call.
-        unsafe { self.broken.as_ptr().read_volatile() }
+        read(&self.broken)
     }
 
     /// Takes note that the hypervisor refused to clear a TCE. Says whether that is new.

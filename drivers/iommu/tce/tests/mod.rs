@@ -300,7 +300,7 @@ fn granule(space: &Space) -> u64 {
 /// The number of TCEs that are present.
 fn populated(space: &Space) -> u64 {
     let windows = space.windows().iter();
-    windows.map(|window| window.table().populated()).sum()
+    windows.map(|window| window.table().populated().get()).sum()
 }
 
 /// The number of 4 KiB nodes that the tables are made of.

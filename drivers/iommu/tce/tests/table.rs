@@ -4,14 +4,13 @@
 
 use crate::{
     layout::TceRun,
-    table::{
-        Levels,
-        Table, //
-    },
+    table::Table,
     tests::Random, //
 };
 use kernel::{
     powerpc::window::{
+        Ioba,
+        Levels,
         PageShift,
         Tce,
         TceIndex,
@@ -53,6 +52,8 @@ mod tests {
         }
         assert!(Levels::for_tces(Tces::new(0)).is_none());
         assert!(Levels::for_tces(Tces::new(1 << 46)).is_none());
+        assert!(Levels::new(0).is_none());
+        assert!(Levels::new(6).is_none());
         Ok(())
     }
 
@@ -63,7 +64,8 @@ mod tests {
             let table = table(tces)?;
             let count = if tces == 512 { 200 } else { 900 };
             assert_eq!(set(&table, run(first, count), 0x10_0000), count);
-            let at = |index| table.translate(TceIndex::new(index), 0x123, &rcu::read_lock());
+            let ioba = Ioba::new(0x123);
+            let at = |index| table.translate(TceIndex::new(index), ioba, &rcu::read_lock());
             assert!(at(first - 1).is_none());
             assert_eq!(at(first), Some(0x10_0123));
             assert_eq!(
@@ -71,9 +73,9 @@ mod tests {
                 Some(0x10_0123 + (count - 1) * 0x1000)
             );
             assert!(at(first + count).is_none());
-            assert_eq!(table.populated(), count);
+            assert_eq!(table.populated().get(), count);
             assert_eq!(table.clear(run(first + 1, count - 2)).get(), count - 2);
-            assert_eq!(table.populated(), 2);
+            assert_eq!(table.populated().get(), 2);
             assert!(at(first).is_some());
             assert!(at(first + 1).is_none());
         }
@@ -86,11 +88,11 @@ mod tests {
         set(&table, run(10, 5), 0);
         set(&table, run(20, 5), 0);
         assert_eq!(table.clear(run(10, 15)).get(), 5);
-        assert_eq!(table.populated(), 5);
+        assert_eq!(table.populated().get(), 5);
         // The next leaf is not looked at either.
         set(&table, run(512, 5), 0);
         assert_eq!(table.clear(run(20, 500)).get(), 5);
-        assert_eq!(table.populated(), 5);
+        assert_eq!(table.populated().get(), 5);
         assert_eq!(table.clear(run(1 << 17, 5)).get(), 0);
         Ok(())
     }
@@ -172,7 +174,7 @@ mod tests {
         // What lies in the leaf before it is written, and told.
         let result = table.set(run(500, 20), over, GFP_KERNEL);
         assert!(result == Err((EEXIST, Tces::new(12))));
-        let at = |index| table.translate(TceIndex::new(index), 0, &rcu::read_lock());
+        let at = |index| table.translate(TceIndex::new(index), Ioba::new(0), &rcu::read_lock());
         assert_eq!(at(511), Some(0x50_b000));
         assert!(at(513).is_none());
         assert_eq!(at(515), Some(0x10_0000));
@@ -208,7 +210,7 @@ mod tests {
             // SAFETY: There is no PHB, and nobody else has the table.
             unsafe { table.free_retired(run(500, 1600)) };
             assert_eq!(count(&table)?, 2);
-            assert_eq!(table.populated(), 0);
+            assert_eq!(table.populated().get(), 0);
         }
         Ok(())
     }

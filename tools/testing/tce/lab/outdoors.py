@@ -88,7 +88,7 @@ MUTANTS = (
      "window_base(pe, num), opal_name(rc), rc, so);", 'window_base(pe, num), MUTANT ? "?" : opal_name(rc), rc, so);',
      "powernv10.opal-refuses"),
     ("a process where the kernel may map", f"{_TCE}/domain/process.rs",
-     "if ctx.dma_mask() >= self.0.iovas.first().get() {", "if false {", "pseries.sva", "modern-debug-64k"),
+     "if ctx.dma_mask() >= self.window.iovas.first() {", "if false {", "pseries.sva", "modern-debug-64k"),
     ("pages are not pinned for long", "rust/kernel/mm/pin.rs",
      "let mut flags = bindings::FOLL_LONGTERM;", "let mut flags = 0;", "pseries.sva"),
     ("bonds of files are not closed", "rust/kernel/iommu/sva_bonds.rs",
