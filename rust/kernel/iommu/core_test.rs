@@ -179,6 +179,20 @@ mod tests {
         Ok(())
     }
 
+    // The core does not find such a device when the IOMMU goes, and unlinks it later.
+    #[test]
+    fn iommu_goes_while_a_device_does() -> Result {
+        let mut bed = new_bed(&[0, 1])?;
+        let log = bed.log.clone();
+
+        bed.unregister_as_device_goes()?;
+        check!(log.endpoints.load(Relaxed) == 0);
+        check!(!bed.has_iommu(0)?);
+        // Nobody knows when the last one is gone, so the instance stays.
+        check!(log.boards.load(Relaxed) == 1);
+        Ok(())
+    }
+
     #[test]
     fn failed_probe_leaves_nothing_behind() -> Result {
         let mut bed = new_bed(&[0])?;

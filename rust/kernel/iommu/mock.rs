@@ -437,6 +437,39 @@ pub(super) struct Bed {
     pub(super) log: Arc<Log>,
 }
 
+/// Unregisters an IOMMU when a device has left its bus.
+#[repr(C)]
+struct Early {
+    nb: bindings::notifier_block,
+    dev: *mut bindings::platform_device,
+    iommu: Option<Registration<Mock>>,
+}
+
+impl Early {
+    extern "C" fn call(
+        nb: *mut bindings::notifier_block,
+        action: c_ulong,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: The notifier is the first field, and nobody else uses the value while it is on
+        // the list. The device is valid.
+        let (this, gone) = unsafe {
+            let this = &mut *nb.cast::<Self>();
+            let dev = &raw mut (*this.dev).dev;
+            (this, ptr::eq(dev.cast(), data))
+        };
+        // CAST: Narrowing; there are less than ten of them.
+        let event = action as bindings::bus_notifier_event;
+        if gone && event == bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE {
+            if let Some(iommu) = this.iommu.take() {
+                // SAFETY: The devices have no driver, and tests keep no domain for them.
+                unsafe { iommu.unregister() };
+            }
+        }
+        0
+    }
+}
+
 /// How many there have been.
 static BEDS: Atomic<i32> = Atomic::new(0);
 
@@ -496,6 +529,34 @@ impl Bed {
             // SAFETY: The devices have no driver, and tests keep no domain for them.
             unsafe { iommu.unregister() };
         }
+    }
+
+    /// The last device leaves its bus, and the IOMMU goes before the core hears of it.
+    pub(super) fn unregister_as_device_goes(&mut self) -> Result {
+        self.driver = None;
+        let device = self.devices.pop().ok_or(EINVAL)?;
+        let early = KBox::new(
+            Early {
+                nb: bindings::notifier_block {
+                    notifier_call: Some(Early::call),
+                    priority: c_int::MAX,
+                    ..pin_init::zeroed()
+                },
+                dev: device.0.as_ptr().cast(),
+                iommu: self.iommu.take(),
+            },
+            GFP_KERNEL,
+        )?;
+        let early = KBox::into_raw(early);
+        let bus = &raw const bindings::platform_bus_type;
+        // SAFETY: The notifier is valid until it is off the list of the bus.
+        unsafe {
+            to_result(bindings::bus_register_notifier(bus, early.cast()))?;
+            drop(device);
+            to_result(bindings::bus_unregister_notifier(bus, early.cast()))?;
+            drop(KBox::from_raw(early));
+        }
+        Ok(())
     }
 
     /// Drops the registration of the IOMMU, which stays registered if it has devices.

@@ -85,15 +85,10 @@ impl<T: Driver> Unregistered<T> {
     }
 }
 
-/// Frees an instance that the core has given up.
-///
-/// A device that is on its way out of the system is not on its bus any more, so the core did not
-/// find it; it is released later, and nobody says when. Such an instance is never freed, and its
-/// module is kept.
+/// Frees an instance that the core has given up, unless [`Header::unregister`] found a device that
+/// is still to be released. Nobody says when that is, so such an instance is never freed.
 fn let_go<T: Driver>(instance: Pin<KBox<Instance<T>>>) {
     if instance.header.claimed.load(Acquire) > 0 {
-        // SAFETY: The instance has been registered.
-        unsafe { instance.header.keep_module() };
         mem::forget(instance);
     }
 }

@@ -7,7 +7,11 @@ use crate::{
     error::to_result,
     fmt,
     prelude::*,
-    sync::atomic::Atomic,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Relaxed, //
+    },
     time::{
         delay::fsleep,
         Delta, //
@@ -60,7 +64,8 @@ pub(super) struct Header {
     /// Guarded by the probe lock.
     pub(super) next: UnsafeCell<*const Header>,
     pub(super) driver: TypeId,
-    /// How many devices are claimed. Only grows with the probe lock held.
+    /// How many devices are claimed. Only grows with the probe lock held, and once, for good, if
+    /// there are any when the instance is unregistered.
     pub(super) claimed: Atomic<usize>,
 }
 
@@ -203,6 +208,10 @@ impl Header {
 
     /// Takes the instance back. All devices that are on their bus are released when this returns.
     ///
+    /// A device that is on its way out of the system is not on its bus any more, so the core does
+    /// not find it, and unlinks it from the instance later. If there is one, the instance counts
+    /// one for good, stays in sysfs, and its module is kept; who calls must not free it.
+    ///
     /// # Safety
     ///
     /// The instance must be hidden and in sysfs, and its node for the list of the core must be
@@ -211,6 +220,12 @@ impl Header {
     pub(super) unsafe fn unregister(&self) {
         // SAFETY: By the safety requirements.
         unsafe { bindings::iommu_device_unregister(self.raw.get()) };
+        // A device is unlinked before it is released, and no more of them are claimed.
+        if self.claimed.load(Acquire) > 0 {
+            self.claimed.add(1, Relaxed);
+            // SAFETY: The instance has been registered.
+            return unsafe { self.keep_module() };
+        }
         // SAFETY: By the safety requirements.
         unsafe { bindings::iommu_device_sysfs_remove(self.raw.get()) };
     }
