@@ -171,11 +171,10 @@ def narrow_device(bench):
     return f"crc32 {bench.net_check('e100')}"
 
 
-def vfio_rounds(bench):
+def vfio_rounds(bench, rounds=ROUNDS):
     """nvme to vfio-pci and back, with a data check each time."""
     guest, bdf = bench.guest, bench.bdf("nvme")
     start = time.monotonic()
-    rounds = ROUNDS // 4 if "debug" in bench.scenario.flavour else ROUNDS
     for number in range(rounds):
         kind = ("type1", "iommufd")[number % 2]
         guest.run(f"bind {bdf} vfio-pci")
@@ -183,6 +182,11 @@ def vfio_rounds(bench):
         guest.run(f"bind {bdf} nvme")
         bench.disk_check(MIB, offset=number * MIB, seed=100 + number)
     return f"{rounds} rounds, type1 and iommufd, {time.monotonic() - start:.0f} s"
+
+
+def vfio_few_rounds(bench):
+    """nvme to vfio-pci and back, with a data check each time."""
+    return vfio_rounds(bench, ROUNDS // 4)
 
 
 def vfio_dma(bench):
