@@ -131,7 +131,11 @@ static void pnv_ioda2_kill(struct iommu_table_group *table_group,
 	struct pnv_phb *phb = pe->phb;
 
 	mb(); /* The TCEs are in memory before the PHB may fetch them again */
-	if (npages)
+	/*
+	 * PHB4 and PHB5 may drop an invalidation of single pages. OPAL knows
+	 * that since skiboot 7.0 only.
+	 */
+	if (npages && phb->model == PNV_PHB_MODEL_PHB3)
 		pnv_pci_ioda2_tce_invalidate_pages(pe, page_shift, index,
 						   npages);
 	else
