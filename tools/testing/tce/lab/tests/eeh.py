@@ -92,7 +92,9 @@ def vfio_user(bench):
 
     bench.guest.run(f"bind {bdf} vfio-pci")
     for kind in ("type1", "iommufd"):
-        checks += _vfio_user(bench, kind, bdf, frozen)[1]
+        log, number = _vfio_user(bench, kind, bdf, frozen)
+        expect("Reset without hotplug activity" in log, f"nobody has stopped the device: {log}")
+        checks += number
     bench.guest.run(f"bind {bdf} nvme")
     return f"{checks} checks, {bench.disk_check(MIB, seed=42)}"
 
