@@ -170,11 +170,13 @@ static int spapr_tce_default_window(struct iommu_table_group *table_group,
 
 /*
  * A kernel before this one may have opened a window after its successor, us,
- * was loaded. Then there is no room for another, and none on our list.
+ * was loaded. Then there is no room for another, and none on our list. A PE
+ * that may have one window only looks the same. No TCE is set in a reset.
  */
 static int spapr_tce_reset_unknown(struct iommu_table_group *table_group,
 				   struct pci_dev *pdev, struct device_node *pdn)
 {
+	struct iommu_table *tbl = table_group->tables[0];
 	u32 ddw_avail[DDW_APPLICABLE_SIZE];
 	struct ddw_query_response ddw;
 
@@ -184,7 +186,10 @@ static int spapr_tce_reset_unknown(struct iommu_table_group *table_group,
 	    ddw_read_ext(pdn, DDW_EXT_RESET_DMA_WIN, NULL))
 		return 0;
 
-	return reset_dma_window(pdev, pdn) ? -EIO : 0;
+	if (tbl)
+		tbl->it_ops->clear(tbl, tbl->it_offset, tbl->it_size);
+
+	return reset_dma_window(pdev, pdn) ? -ENODEV : 0;
 }
 
 static long spapr_tce_query(struct iommu_table_group *table_group,
@@ -269,6 +274,7 @@ static long spapr_tce_set_platform(struct iommu_table_group *table_group,
 	const bool had = table_group->driver_has_it;
 	struct pci_dev *pdev = to_pci_dev(dev);
 	struct device_node *pdn;
+	bool had_ddw;
 	int ret;
 
 	pdn = pci_dma_find_parent_node(pdev, table_group);
@@ -283,9 +289,13 @@ static long spapr_tce_set_platform(struct iommu_table_group *table_group,
 		return -ENODEV;
 
 	table_group->driver_has_it |= !on;
+	had_ddw = find_ddw(pdn);
 	ret = spapr_tce_remove_ddw(table_group, pdev, pdn);
-	if (!ret)
+	if (!ret && !on) {
 		ret = spapr_tce_reset_unknown(table_group, pdev, pdn);
+		if (ret && had_ddw)
+			ret = -EIO;
+	}
 	if (!ret)
 		ret = spapr_tce_default_window(table_group, pdev, pdn);
 
