@@ -44,7 +44,24 @@ pub(crate) struct IobaRange {
     pub(crate) last: Ioba,
 }
 
+impl From<RangeInclusive<Ioba>> for IobaRange {
+    fn from(range: RangeInclusive<Ioba>) -> Self {
+        Self {
+            first: *range.start(),
+            last: *range.end(),
+        }
+    }
+}
+
 impl IobaRange {
+    /// The part of the range that lies in `other`, if any.
+    #[inline(always)]
+    pub(crate) fn within(self, other: Self) -> Option<Self> {
+        let first = self.first.max(other.first);
+        let last = self.last.min(other.last);
+        (first <= last).then_some(Self { first, last })
+    }
+
     /// The beginning of the range that is as long as `count` TCEs for pages of `shift`, if any.
     pub(crate) fn beginning(self, count: Tces, shift: PageShift) -> Option<Self> {
         let rest = count.bytes(shift)?.checked_sub(1)?;
@@ -106,6 +123,8 @@ pub(crate) struct Layout {
     low_number: WindowNumber,
     granule: PageShift,
     mmio: Option<IobaRange>,
+    /// The part of the low window that is 64-bit MMIO.
+    mmio64: Option<IobaRange>,
 }
 
 impl Layout {
@@ -135,11 +154,24 @@ impl Layout {
             high,
             low_number: WindowNumber::Low,
             granule,
-            mmio: mmio.map(|range| IobaRange {
-                first: *range.start(),
-                last: *range.end(),
-            }),
+            mmio: mmio.map(IobaRange::from),
+            mmio64: None,
         })
+    }
+
+    /// The same, below a PHB that routes `mmio` to 64-bit MMIO.
+    ///
+    /// Bridges take a DMA to it for themselves. TCEs there do no harm, so it is only reported: the
+    /// IOMMU core keeps VFIO and iommufd off it, and the DMA API knows what bridges take.
+    pub(crate) fn with_mmio64(self, mmio: Option<RangeInclusive<Ioba>>) -> Self {
+        let low = IobaRange {
+            first: self.low.base,
+            last: self.low.last(),
+        };
+        Self {
+            mmio64: mmio.and_then(|mmio| IobaRange::from(mmio).within(low)),
+            ..self
+        }
     }
 
     /// Whether firmware holds a copy of the tables, which has to be told of every change.
@@ -200,15 +232,18 @@ impl Layout {
     /// The last address that the DMA API uses while there is room below it.
     ///
     /// Devices that claim to drive 64 address bits may drive fewer, so addresses are as low as they
-    /// can be, with room for several times the memory `max_ram`. [`None`] if all are high.
+    /// can be, with room for several times the memory, which ends at `max_ram`. But memory has holes
+    /// of up to 2^44 from chip to chip, so that is no reason to go above 48 bits. [`None`] if all are
+    /// high.
     pub(crate) fn preferred_last(&self, max_ram: PhysAddr) -> Option<Ioba> {
         const AT_LEAST: u64 = 1 << 40;
+        const AT_MOST: u64 = 1 << 48;
 
         if self.low.base >= FOUR_GIB || self.low.last() <= FOUR_GIB {
             return None;
         }
-        let room = max_ram.saturating_mul(4).checked_next_power_of_two()?;
-        let last = Ioba::new(room.max(AT_LEAST).checked_sub(1)?);
+        let room = max_ram.saturating_mul(4).min(AT_MOST).max(AT_LEAST);
+        let last = Ioba::new(room.checked_next_power_of_two()?.checked_sub(1)?);
         Some(last.min(self.low.last()))
     }
 
@@ -220,20 +255,15 @@ impl Layout {
         }
     }
 
-    /// The parts of the aperture where nothing can be mapped.
+    /// The parts of the aperture where nothing is to be mapped, in ascending order.
     pub(crate) fn reserved(&self) -> impl Iterator<Item = IobaRange> {
         let hole = self.high.as_ref().and_then(|high| {
             let first = self.low.last().checked_add(1)?;
             let last = Ioba::new(high.base.get().checked_sub(1)?);
             (first <= last).then_some(IobaRange { first, last })
         });
-        let aperture = self.aperture();
-        let mmio = self.mmio.and_then(|mmio| {
-            let first = mmio.first.max(aperture.first);
-            let last = mmio.last.min(aperture.last);
-            (first <= last).then_some(IobaRange { first, last })
-        });
-        [mmio, hole].into_iter().flatten()
+        let mmio = self.mmio.and_then(|mmio| mmio.within(self.aperture()));
+        [mmio, self.mmio64, hole].into_iter().flatten()
     }
 
     /// The window `number`, if the PE has it.

@@ -136,9 +136,11 @@ impl TableWindow {
     /// The TCEs of the part of `range` that lies in the window.
     #[inline(always)]
     pub(crate) fn part(&self, range: IobaRange) -> Option<TceRun> {
-        let first = range.first.max(self.first);
-        let last = range.last.min(self.last);
-        (first <= last).then(|| self.run(IobaRange { first, last }))
+        let all = IobaRange {
+            first: self.first,
+            last: self.last,
+        };
+        range.within(all).map(|part| self.run(part))
     }
 }
 

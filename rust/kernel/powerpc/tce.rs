@@ -18,7 +18,10 @@ use crate::{
     sync::aref::ARef, //
 };
 
-use core::ptr::NonNull;
+use core::{
+    ops::RangeInclusive,
+    ptr::NonNull, //
+};
 
 pub use super::{
     devices::{
@@ -179,8 +182,8 @@ impl TableGroup {
             max_tces: Tces::new(raw.max_tces),
             max_levels: Levels::new(raw.max_levels.min(Levels::MAX)),
             windows: raw.win.map(|win| window(&win)),
-            mmio32: (raw.mmio32_end != 0)
-                .then(|| Ioba::new(raw.mmio32_start)..=Ioba::new(raw.mmio32_end)),
+            mmio32: range(raw.mmio32_start, raw.mmio32_end),
+            mmio64: range(raw.mmio64_start, raw.mmio64_end),
         })
     }
 
@@ -331,6 +334,11 @@ fn window(win: &bindings::iommu_tce_window) -> Option<Window> {
         PageShift::new(win.page_shift)?,
         WindowId::new(win.id),
     )
+}
+
+/// Makes a range of what the arch code tells, where an end of 0 is none.
+fn range(start: u64, end: u64) -> Option<RangeInclusive<Ioba>> {
+    (end != 0).then(|| Ioba::new(start)..=Ioba::new(end))
 }
 
 /// Returns the IOMMU group of a device's PE, with a reference.

@@ -404,6 +404,8 @@ pub struct Query {
     pub windows: [Option<Window>; MAX_WINDOWS],
     /// The bus addresses that the host bridge takes for 32-bit MMIO, first and last.
     pub mmio32: Option<RangeInclusive<Ioba>>,
+    /// The same for 64-bit MMIO, if that is not told apart by bit 59 anyway.
+    pub mmio64: Option<RangeInclusive<Ioba>>,
 }
 
 /// The root of a TCE table in memory.

@@ -44,6 +44,8 @@ struct iommu_tce_window {
  *	 IODA: the bus range of each TVE, counted in 4K pages.
  * @mmio32_start: first bus address of the 32-bit MMIO range
  * @mmio32_end: last bus address of it, 0 if there is none
+ * @mmio64_start: first bus address of the 64-bit MMIO range
+ * @mmio64_end: last bus address of it, 0 if there is none
  */
 struct iommu_tce_query {
 	enum iommu_tce_firmware firmware;
@@ -54,6 +56,8 @@ struct iommu_tce_query {
 	struct iommu_tce_window win[IOMMU_TABLE_GROUP_MAX_TABLES];
 	u64 mmio32_start;
 	u64 mmio32_end;
+	u64 mmio64_start;
+	u64 mmio64_end;
 };
 
 /**

@@ -117,6 +117,10 @@ static long pnv_ioda2_query(struct iommu_table_group *table_group,
 		/* OPAL takes the top for MSIs */
 		.mmio32_end = SZ_4G - 1,
 	};
+	if (pe->phb->ioda.m64_size) {
+		query->mmio64_start = pe->phb->ioda.m64_base;
+		query->mmio64_end = pe->phb->ioda.m64_base + pe->phb->ioda.m64_size - 1;
+	}
 	query->win[0].id = pe->pe_number << 1;
 	query->win[1].id = (pe->pe_number << 1) + 1;
 	query->win[1].base = pe->tce_bypass_base;

@@ -87,7 +87,8 @@ impl<C: Calls> Ioda<C> {
             window(0).ok_or(EINVAL)?,
             window(1),
             query.mmio32.clone(),
-        )?;
+        )?
+        .with_mmio64(query.mmio64.clone());
         let windows = Windows::new(&layout)?;
         let this = Self {
             layout,

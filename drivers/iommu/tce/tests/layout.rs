@@ -80,10 +80,16 @@ mod tests {
             low,
             Some(window(HIGH, 1 << 36, 12)?),
             Some(mmio),
-        )?;
+        )?
+        .with_mmio64(Some(Ioba::new(1 << 47)..=Ioba::new(1 << 50)));
+        // Of the 64-bit MMIO, what a window has.
         let mut reserved = layout.reserved();
         assert!(reserved.next() == Some(range(0x8000_0000, 0x8000_0000)));
+        assert!(reserved.next() == Some(range(1 << 47, 1 << 47)));
         assert!(reserved.next() == Some(range(1 << 48, HIGH - (1 << 48))));
+        let above = layout.with_mmio64(Some(Ioba::new(1 << 48)..=Ioba::new(1 << 50)));
+        assert_eq!(above.reserved().count(), 2);
+        let layout = above;
         // Nothing is found there, nor across its borders.
         let windows = Windows::new(&layout)?;
         assert!(windows.locate(range(0x8000_0000, 0x1000)).is_none());
@@ -293,6 +299,8 @@ mod tests {
         assert_eq!(first(&layout), Some(1 << 32));
         assert_eq!(last(&layout, 1 << 30), Some((1 << 40) - 1));
         assert_eq!(last(&layout, 3 << 42), Some((1 << 46) - 1));
+        // Memory ends far above its amount where there are several chips.
+        let layout = Layout::new(Kind::Ioda, window(0, 1 << 40, 12)?, None, None)?;
         assert_eq!(last(&layout, 1 << 50), Some((1 << 48) - 1));
         Ok(())
     }
