@@ -232,6 +232,8 @@ struct State {
     devices: KVec<Known>,
     platform: bool,
     windows: [Option<Opened>; MAX_WINDOWS],
+    /// PAPR: the default window, while it is closed.
+    lost: Option<Opened>,
     cache: KVVec<Cached>,
     /// Only a kill of all of the PE ends these.
     ways: KVVec<Way>,
@@ -270,6 +272,9 @@ const DEFAULT_TCES: u64 = 1 << 12;
 const MAX_TCES: u64 = 1 << 21;
 /// Where the second window mostly begins.
 const HIGH_BASE: u64 = 1 << 59;
+/// Where a PHB4 has its 64-bit MMIO; with pages of 64 KiB that is in the low window.
+pub(crate) const MMIO64: u64 = 0x6_0000_0000_0000;
+pub(crate) const MMIO64_LAST: u64 = 0x6_003f_ffff_ffff;
 
 impl Fake {
     /// A PE that the platform has. May sleep.
@@ -286,6 +291,7 @@ impl Fake {
                     devices: KVec::new(),
                     platform: true,
                     windows,
+                    lost: None,
                     cache: KVVec::new(),
                     ways: KVVec::new(),
                     frozen: false,
@@ -766,6 +772,7 @@ impl Calls for Fake {
             max_levels,
             windows,
             mmio32: max_levels.map(|_| Ioba::new(0x8000_0000)..=Ioba::new(0xffff_ffff)),
+            mmio64: max_levels.map(|_| Ioba::new(MMIO64)..=Ioba::new(MMIO64_LAST)),
         })
     }
 
@@ -779,6 +786,10 @@ impl Calls for Fake {
         if Self::call(&mut state) {
             // Half of it is done.
             state.platform &= on;
+            let papr = matches!(self.model.kind, Kind::Papr);
+            let old = state.windows[1].take_if(|_| papr && on);
+            drop(state);
+            drop(old);
             return Err(EIO);
         }
         let [low, high] = &mut state.windows;
@@ -865,7 +876,18 @@ impl Calls for Fake {
         if dirty && state.keeps_dirty {
             return Err(EIO);
         }
-        let old = state.windows[num.get()].take();
+        let mut old = state.windows[num.get()].take();
+        if matches!(self.model.kind, Kind::Papr) {
+            // LoPAR: the default window comes back when the last one goes, with what it had.
+            let state = &mut *state;
+            match num {
+                WindowNumber::Low => core::mem::swap(&mut old, &mut state.lost),
+                WindowNumber::High if state.windows[0].is_none() => {
+                    state.windows[0] = state.lost.take();
+                }
+                WindowNumber::High => (),
+            }
+        }
         // PAPR wants the TCEs cleared first.
         state.sins += usize::from(dirty && !state.refused);
         state.cache.retain(|c| c.window != num.get());

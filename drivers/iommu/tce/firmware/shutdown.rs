@@ -66,7 +66,7 @@ pub(super) struct Shutdown<C> {
     /// What the hypervisor calls the windows, by their number; [`NOBODY`] while they are being
     /// closed and from then on, because others may be called so then.
     liobns: [Atomic<u32>; MAX_WINDOWS],
-    /// The hypervisor refused to clear a TCE.
+    /// The hypervisor refused to clear a TCE, or has taken windows away.
     broken: Atomic<bool>,
     #[pin]
     ends: Mutex<Ends>,
@@ -116,7 +116,7 @@ impl<C: Calls + Devices> Shutdown<C> {
         liobn.map_or(NOBODY, |liobn| Liobn::new(read(liobn)))
     }
 
-    /// Whether the hypervisor refused to clear a TCE.
+    /// Whether the hypervisor refused to clear a TCE, or has taken windows away.
     #[inline(always)]
     pub(super) fn is_broken(&self) -> bool {
         read(&self.broken)
@@ -152,7 +152,9 @@ impl<C: Calls + Devices> Shutdown<C> {
 
     fn close_all(&self, dev: &Device, over: &mut [bool; MAX_WINDOWS]) -> Result {
         let mut result = Ok(());
-        for ((over, liobn), number) in over.iter_mut().zip(&self.liobns).zip(NUMBERS) {
+        // The default window last: when the other one goes last, PAPR brings it back as it was.
+        let each = over.iter_mut().zip(&self.liobns).zip(NUMBERS);
+        for ((over, liobn), number) in each.rev() {
             let Some(window) = self.layout.window(number).filter(|_| !*over) else {
                 continue;
             };
@@ -224,7 +226,9 @@ impl<C: Calls + Devices> Shutdown<C> {
 
     /// Gives the windows back to the platform's DMA code. Sleeps.
     ///
-    /// On error the driver still has them. Those with a TCE that cannot be cleared are not given.
+    /// Those with a TCE that cannot be cleared are not given, and on error the driver has them still.
+    /// When firmware did not do the rest, it may have removed some: they are not used again, and
+    /// the next claim gets new ones.
     ///
     /// # Safety
     ///
@@ -234,7 +238,13 @@ impl<C: Calls + Devices> Shutdown<C> {
             self.close(dev)?;
         }
         // SAFETY: By the safety requirements.
-        unsafe { self.calls.set_platform(dev, true) }
+        unsafe { self.calls.set_platform(dev, true) }.inspect_err(|_| {
+            for liobn in &self.liobns {
+                liobn.store(NOBODY.get(), Relaxed);
+            }
+            self.set_broken();
+            self.ends.lock().all = true;
+        })
     }
 }
 

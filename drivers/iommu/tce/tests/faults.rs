@@ -162,9 +162,13 @@ mod tests {
                 }
                 rig.fake.fail_never();
                 if n % 2 == 0 {
-                    // The PE may have fewer windows now: firmware did not say what there may be.
-                    let space = Space::new(pe.layout())?;
-                    rig.attach(&pe, &Target::Paging(&space))?;
+                    // The PE may have fewer windows now: firmware did not say what there may be. What
+                    // could not be given back is claimed anew, and then there are more again.
+                    let attach = || {
+                        let space = Space::new(pe.layout())?;
+                        rig.attach(&pe, &Target::Paging(&space))
+                    };
+                    attach().or_else(|_| attach())?;
                     ensure(
                         owners() == (Some(Iommu), Some(Nobody)),
                         "fields of the driver",
@@ -190,6 +194,9 @@ mod tests {
             let (pe, space) = rig.attached()?;
             let granule = granule(&space);
             map(&space, range(granule, granule), PHYS, WRITE)?;
+            // In the last window, which firmware may have removed before it failed.
+            let last = space.layout().aperture().last.get() + 1 - granule;
+            map(&space, range(last, granule), PHYS + granule, WRITE)?;
             rig.fake.fail_at(n.into());
             let result = rig.attach(&pe, &Target::Platform);
             let failed = rig.fake.has_failed();
@@ -201,6 +208,8 @@ mod tests {
                 }
                 Err(_) => {
                     ensure(rig.reaches(granule, true) == Some(PHYS), "as it was")?;
+                    let reached = rig.reaches(last, true);
+                    ensure(reached == Some(PHYS + granule), "as it was, above")?;
                     Iommu
                 }
             };
