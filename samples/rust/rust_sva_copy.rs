@@ -193,10 +193,10 @@ impl CopyFile {
     fn copy(&self, held: &[Held], to: UserPtr, from: UserPtr, len: usize) -> Result {
         // The device must not be told addresses that it does not reach: it would stop.
         let reaches = |ptr, access| held.iter().any(|held| held.covers(ptr, len, access));
-        if !reaches(from, Access::Read) || !reaches(to, Access::Write) {
-            return Err(EFAULT);
-        }
         let transfer = |dev: &Device<Bound>, bond: &Bond<'_>| {
+            if !reaches(from, Access::Read) || !reaches(to, Access::Write) {
+                return Err(EFAULT);
+            }
             let address = |ptr| -> Result<DmaAddress> { bond.address(ptr).ok_or(ERANGE) };
             self.copier
                 .transfer(dev, address(from)?, BUFFER, len as u64, 0)?;
@@ -243,9 +243,9 @@ impl MiscDevice for CopyFile {
         if iov.copy_from_iter(&mut bytes) != bytes.len() {
             return Err(EFAULT);
         }
-        let mut state = this.state.lock();
         match Request::parse(&bytes)? {
             Request::Reach(start, len, access) => {
+                // Without the lock: how long it takes to fault the memory in may be up to somebody.
                 let memory = this
                     .bond
                     .prefault(start, len, access)
@@ -256,14 +256,16 @@ impl MiscDevice for CopyFile {
                     access,
                     memory,
                 };
-                state.held.push(held, GFP_KERNEL)?;
+                this.state.lock().held.push(held, GFP_KERNEL)?;
             }
             Request::Copy(to, from, len) => {
+                let mut state = this.state.lock();
                 state.copied = None;
                 this.copy(&state.held, to, from, len)?;
                 state.copied = Some(len as u64);
             }
             Request::Forget => {
+                let mut state = this.state.lock();
                 let was_live = state.held.iter().all(|held| held.memory.is_live());
                 state.held.clear();
                 if !was_live {
@@ -275,7 +277,11 @@ impl MiscDevice for CopyFile {
     }
 
     fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        let Some(copied) = kiocb.file().state.lock().copied.take() else {
+        let this = kiocb.file();
+        if !this.bond.is_of(kernel::current!()) {
+            return Err(EXDEV);
+        }
+        let Some(copied) = this.state.lock().copied.take() else {
             return Ok(0);
         };
         Ok(iov.copy_to_iter(&copied.to_ne_bytes()))

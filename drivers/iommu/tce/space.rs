@@ -70,6 +70,10 @@ use kernel::{
 /// How many TCEs firmware is asked to clear before others get a chance to run.
 const PAUSE: Tces = Tces::new(1 << 15);
 
+/// How many leaves a process may have before empty ones are freed: to free one takes a kill, and
+/// most processes come back to the same place.
+const KEPT: u64 = 64;
+
 /// Which windows of a PE a domain has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -194,6 +198,24 @@ impl Space {
         range.beginning(window.table().clear(run), window.shift())
     }
 
+    /// Maps `range`, which was [reserved](Self::reserve), to memory from that of `tce` on. Any
+    /// context; takes no memory.
+    ///
+    /// Fails with [`EAGAIN`] where a leaf is gone again; the first pages may be mapped then.
+    pub(crate) fn map_reserved(&self, range: IobaRange, tce: Tce) -> Result {
+        let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
+        window.table().set_reserved(run, tce).map_err(|(e, _)| e)
+    }
+
+    /// Clears the TCEs of `range`, also behind one that is not mapped. Any context.
+    ///
+    /// PEs forget them with [`withdraw`](Self::withdraw).
+    pub(crate) fn unmap_all(&self, range: IobaRange) {
+        if let Some((window, run)) = self.windows.locate(range) {
+            window.table().clear_all(run);
+        }
+    }
+
     /// Makes new TCEs of `range` visible to every attached PE. Any context.
     #[inline(always)]
     pub(crate) fn publish(&self, range: IobaRange) -> Result {
@@ -276,6 +298,37 @@ impl Space {
         }
     }
 
+    /// Frees the leaves that hold TCEs of `range` and are empty, if there are more than some
+    /// leaves. Any context.
+    ///
+    /// # Safety
+    ///
+    /// Nobody maps or unmaps anything meanwhile, and what was unmapped has been withdrawn.
+    #[inline]
+    pub(crate) unsafe fn trim(&self, range: IobaRange) {
+        if let Some((window, run)) = self.windows.holder(range) {
+            if window.table().leaves() > KEPT {
+                // SAFETY: By the safety requirements.
+                unsafe { self.trim_run(window, run) };
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`trim`](Self::trim).
+    #[cold]
+    unsafe fn trim_run(&self, window: &TableWindow, run: TceRun) {
+        // SAFETY: By the safety requirements.
+        if let Some(retired) = unsafe { window.table().retire_empty(run) } {
+            // PHBs may know the way to them.
+            self.flush();
+            // SAFETY: The PHBs have forgotten the way, and there was nothing behind it; the rest by
+            // the safety requirements.
+            unsafe { window.table().free_retired(retired) };
+        }
+    }
+
     /// Does what a later [`flush`](Self::flush) cannot do: withdraws the TCEs of `range`, which are
     /// cleared, where firmware holds a copy. Any context.
     pub(crate) fn withdraw_copies(&self, range: IobaRange) {
@@ -322,6 +375,12 @@ impl Space {
             Ok(())
         })
         .ok();
+    }
+
+    /// Whether a PE translates through the tables, or is about to.
+    pub(crate) fn is_connected(&self) -> bool {
+        let rcu = rcu::read_lock();
+        self.bonds.first(&rcu).is_some_and(Bond::takes_all)
     }
 
     /// Calls `f` for each PE, under RCU.
@@ -469,11 +528,11 @@ impl Space {
 
     /// Allocates tables for `range`, so that to map it takes no memory. May sleep.
     ///
-    /// Whoever is charged for them keeps them until the space goes: what was reserved has to be
-    /// there for the next map too. So this is not what has leaves freed.
+    /// Whoever is charged for them keeps them until [`trim`](Self::trim) finds them empty: what was
+    /// reserved has to be there for the next map too. So this is not what has leaves freed.
     ///
     /// Fails with [`EINVAL`] if `range` leaves its window, with [`ENOMEM`], and with [`EBUSY`]
-    /// where an unmap is about to free a leaf.
+    /// where a leaf is being freed.
     pub(crate) fn reserve(&self, range: IobaRange, flags: Flags) -> Result {
         let (window, run) = self.windows.locate(range).ok_or(EINVAL)?;
         window.table().reserve(run, flags)

@@ -18,6 +18,9 @@
 //! loses the permission bits, so that hardware does not get there any more, and when the PHBs have
 //! forgotten it the leaf is freed. The users of a domain have addresses of their own, so nobody
 //! maps or unmaps in that range meanwhile; those who look at all of a table do so under RCU.
+//! In the table of a process a leaf goes when the last page in it does ([`Table::retire_empty`]);
+//! there all mapping and unmapping has one lock, and who only sees to it that there is a leaf
+//! ([`Table::reserve`]) may find later that it has gone again.
 //!
 //! # Two paths
 //!
@@ -41,7 +44,13 @@ use kernel::{
         }, //
     },
     prelude::*,
-    sync::rcu, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu, //
+    }, //
 };
 
 /// The most TCEs that are written or cleared in the quick way: a CPU page of 4 KiB TCEs.
@@ -60,6 +69,8 @@ pub(crate) struct Table {
     /// How many index bits the levels below the root resolve.
     bits: u32,
     shift: PageShift,
+    /// How many leaves there are below other nodes.
+    leaves: Atomic<u64>,
 }
 
 impl Table {
@@ -72,6 +83,7 @@ impl Table {
             levels,
             bits: levels.get().wrapping_sub(1).wrapping_mul(Levels::BITS),
             shift,
+            leaves: Atomic::new(0),
         })
     }
 
@@ -95,13 +107,20 @@ impl Table {
         (self.levels.get() > 1).then(|| Tces::new(span(1)))
     }
 
+    /// How many leaves the table has, if it can be without them.
+    #[inline(always)]
+    pub(crate) fn leaves(&self) -> u64 {
+        self.leaves.load(Relaxed)
+    }
+
     /// The node at `phys`.
     ///
     /// # Safety
     ///
     /// It is the root, or comes from a present inner word. If it is a leaf it is not freed as long
     /// as the result is in use, which takes a grace period after all of it was unmapped: the RCU
-    /// lock is held, or the caller maps or unmaps there, as requests do not overlap.
+    /// lock is held, or the caller maps or unmaps there, as requests do not overlap. In a table
+    /// whose leaves go when they are [empty](Self::retire_empty), requests come one after the other.
     #[inline(always)]
     unsafe fn node(&self, phys: PhysAddr) -> &TceList {
         // SAFETY: By the type invariants it is a node. Those above the leaves live until `self`
@@ -160,27 +179,37 @@ impl Table {
         None
     }
 
-    /// The leaf that holds `index`; missing nodes are allocated with `flags`.
-    fn grow(&self, index: TceIndex, flags: Flags) -> Result<&TceList> {
-        let mut node = self.root_node();
+    /// Where the leaf that holds `index` is; missing nodes are allocated with `flags`.
+    fn grow(&self, index: TceIndex, flags: Flags) -> Result<PhysAddr> {
+        let mut phys = self.root;
         for level in (1..self.levels.get()).rev() {
+            // SAFETY: It is no leaf.
+            let node = unsafe { self.node(phys) };
             let index = TceIndex::new(index.get() / span(level));
             let tce = node.get(index);
-            let phys = match tce.is_present() {
+            phys = match tce.is_present() {
                 true => tce.addr(),
-                false => Self::install(node, index, flags)?,
+                false => self.install(node, index, level, flags)?,
             };
-            // SAFETY: The caller maps there.
-            node = unsafe { self.node(phys) };
         }
-        Ok(node)
+        Ok(phys)
     }
 
-    /// Puts a new node into `node`, or finds the one that somebody else put there first.
-    fn install(node: &TceList, index: TceIndex, flags: Flags) -> Result<PhysAddr> {
+    /// Puts a new node into `node`, which is `level` levels above the leaves, or finds the one that
+    /// somebody else put there first.
+    fn install(
+        &self,
+        node: &TceList,
+        index: TceIndex,
+        level: u32,
+        flags: Flags,
+    ) -> Result<PhysAddr> {
         let new = TceList::into_phys(TceList::new(flags)?);
         // INVARIANT: If the word was empty the table owns the node from here on.
         let Err(other) = node.replace(index, Tce::NONE, Tce::from_parts(new, true, true)) else {
+            if level == 1 {
+                self.leaves.add(1, Relaxed);
+            }
             return Ok(new);
         };
         // SAFETY: `new` came from `into_phys` above and nobody else has seen it.
@@ -207,11 +236,30 @@ impl Table {
     /// that is [retired](Self::retire), or where that is looked for with [`EEXIST`] at a TCE that
     /// is present; the second value says how many were written before.
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
+        self.set_in(run, first, |index| {
+            // SAFETY: The caller maps there.
+            self.grow(index, flags).map(|phys| unsafe { self.node(phys) })
+        })
+    }
+
+    /// Does what [`set`](Self::set) does without memory; fails with [`EAGAIN`] at a leaf that is
+    /// missing.
+    pub(crate) fn set_reserved(&self, run: TceRun, first: Tce) -> Result<(), (Error, Tces)> {
+        // SAFETY: The caller maps there.
+        self.set_in(run, first, |index| unsafe { self.leaf_unguarded(index) }.ok_or(EAGAIN))
+    }
+
+    /// Writes `run` to the leaves that `find` finds.
+    #[inline(always)]
+    fn set_in<'a>(
+        &'a self,
+        run: TceRun,
+        first: Tce,
+        find: impl Fn(TceIndex) -> Result<&'a TceList>,
+    ) -> Result<(), (Error, Tces)> {
         let mut done = 0u64;
         for part in slices(run) {
-            let leaf = self
-                .grow(part.first, flags)
-                .map_err(|e| (e, Tces::new(done)))?;
+            let leaf = find(part.first).map_err(|e| (e, Tces::new(done)))?;
             let offset = done.wrapping_mul(self.shift.bytes());
             let tce = Tce::from_raw(first.into_raw().wrapping_add(offset));
             let written = match part.count <= FEW {
@@ -258,6 +306,16 @@ impl Table {
             // SAFETY: This is to unmap.
             && unsafe { self.leaf_unguarded(run.first) }
                 .is_some_and(|leaf| leaf.try_clear(run.first, run.count))
+    }
+
+    /// Clears `run`, whether its TCEs are present or not.
+    pub(crate) fn clear_all(&self, run: TceRun) {
+        for part in slices(run) {
+            // SAFETY: The caller unmaps there.
+            if let Some(leaf) = unsafe { self.leaf_unguarded(part.first) } {
+                leaf.clear_all(part.first, part.count);
+            }
+        }
     }
 
     /// Clears `run` up to the first TCE that is not present. Returns how many were cleared.
@@ -349,6 +407,32 @@ impl Table {
         });
     }
 
+    /// Takes out the leaves that hold TCEs of `run` and are empty. Returns the leaves to
+    /// [free](Self::free_retired) once the PHBs have forgotten them, if there are any.
+    ///
+    /// # Safety
+    ///
+    /// Nobody maps or unmaps anything meanwhile.
+    pub(crate) unsafe fn retire_empty(&self, run: TceRun) -> Option<TceRun> {
+        // OVERFLOW: A remainder is smaller than what it is of.
+        let first = run.first.get().wrapping_sub(run.first.get() % span(1));
+        let end = run.first.get().saturating_add(run.count.get());
+        let end = end.checked_next_multiple_of(span(1))?;
+        let all = TceRun {
+            first: TceIndex::new(first),
+            count: Tces::new(end.saturating_sub(first)),
+        };
+        let mut any = false;
+        self.for_each_covered(all, |node, index, tce| {
+            // SAFETY: By the safety requirements nobody else frees it.
+            if tce.is_present() && unsafe { self.node(tce.addr()) }.is_empty() {
+                let gone = Tce::from_raw(tce.addr());
+                any |= node.replace(index, tce, gone).is_ok();
+            }
+        });
+        any.then_some(all)
+    }
+
     /// Frees the leaves of `run` that were [retired](Self::retire). Any context.
     ///
     /// # Safety
@@ -358,6 +442,7 @@ impl Table {
         self.for_each_covered(run, |node, index, tce| {
             let retired = !tce.is_present() && tce != Tce::NONE;
             if retired && node.replace(index, tce, Tce::NONE).is_ok() {
+                self.leaves.add(u64::MAX, Relaxed);
                 // SAFETY: The leaf is out of the table, and by the safety requirements no PHB walks
                 // to it. Who is still in it only reads, under RCU.
                 unsafe { TceList::free_rcu(tce.addr()) };

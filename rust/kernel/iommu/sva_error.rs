@@ -125,7 +125,8 @@ pub enum PrefaultError {
     Outside(IovaRange),
     /// The process would have more memory locked than it may.
     LockLimit,
-    /// Memory is short, or the IOMMU driver has another reason.
+    /// Memory is short, it changes all the time ([`EAGAIN`]), a signal is pending while it does
+    /// ([`EINTR`]), or the IOMMU driver has another reason.
     Other(Error),
 }
 

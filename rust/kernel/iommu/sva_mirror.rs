@@ -36,8 +36,17 @@ use crate::{
         aref::ARef,
         Arc,
         SpinLock, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
+
+/// How often a prefault begins, each time when somebody else has changed the memory meanwhile, and
+/// how many microseconds it leaves him in between.
+const TURNS: usize = 100;
+const PAUSE: i64 = 50;
 
 /// Page numbers in the address space of a process: the first and the last.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,6 +105,11 @@ struct Holds {
 }
 
 impl Holds {
+    /// Where the hold with the number is; they are in the order of their numbers.
+    fn position(&self, number: u64) -> Option<usize> {
+        self.all.binary_search_by_key(&number, |h| h.number).ok()
+    }
+
     /// What the holds besides `number` permit for `pages`: nothing, to read, or to write too.
     fn others(&self, number: u64, pages: Pages) -> Option<bool> {
         let others = self.all.iter().filter(|hold| hold.number != number);
@@ -232,15 +246,13 @@ impl Mirror {
     }
 
     fn drop_hold(&self, holds: &mut Holds, number: u64) {
-        let Some(at) = holds.all.iter().position(|hold| hold.number == number) else {
-            return;
-        };
-        let Ok(hold) = holds.all.remove(at) else {
+        let Some(Ok(hold)) = holds.position(number).map(|at| holds.all.remove(at)) else {
             return;
         };
         let clear = |window: &dyn SvaWindow, range| {
             window.clear(range);
             window.withdraw(range);
+            window.trim(range);
             Ok(())
         };
         // These fail for pages outside the window only, and there are none.
@@ -256,11 +268,22 @@ impl Mirror {
                         window.protect(range, false)?;
                         window.publish(range)
                     })
-                    .or_else(|_| self.with(page, clear))
+                    .or_else(|_| self.lose(holds, page))
                     .ok(),
                 Some(_) => None,
             };
         }
+    }
+
+    /// Takes a page that cannot be made read-only from all who hold it, and all that they hold:
+    /// whoever has a hold has all of its pages.
+    fn lose(&self, holds: &mut Holds, page: Pages) -> Result {
+        // They only read, so there is nothing of theirs to make read-only.
+        while let Some(other) = holds.all.iter().find(|hold| hold.pages.overlaps(page)) {
+            let number = other.number;
+            self.drop_hold(holds, number);
+        }
+        Ok(())
     }
 
     /// Makes `len` bytes from `start` on reachable. Sleeps.
@@ -282,7 +305,7 @@ impl Mirror {
             held <- new_spinlock!(None),
         });
         let interval = KBox::pin_init(Interval::new(&mm, start, len, watch), GFP_KERNEL_ACCOUNT)?;
-        loop {
+        let turn = || {
             let seen = interval.begin();
             let pinned =
                 PinnedPages::new(&mm, start, pages.count(), write).map_err(|e| match e {
@@ -291,22 +314,35 @@ impl Mirror {
                 })?;
             self.window.prepare(range)?;
             let watch = interval.as_ref().data();
-            let held = interval.unless_changed(seen, || {
-                *watch.held.lock() = Some(self.hold(pages, &pinned, write)?);
-                Ok::<_, Error>(())
-            });
-            match held {
-                Some(result) => {
-                    result?;
-                    return Ok(Prefaulted {
-                        interval,
-                        _pinned: pinned,
-                        _locked: locked,
-                    });
-                }
-                None => continue,
+            let hold = || self.hold(pages, &pinned, write);
+            let keep = |number| *watch.held.lock() = Some(number);
+            let held = interval.unless_changed(seen, || hold().map(keep));
+            held.unwrap_or(Err(EAGAIN))?;
+            Ok(pinned)
+        };
+        let mut result = turn();
+        for _ in 1..TURNS {
+            if !matches!(result, Err(PrefaultError::Other(EAGAIN))) {
+                break;
             }
+            // Pages that are there are pinned without a look at signals or at who else waits.
+            if crate::current!().signal_pending() {
+                result = Err(PrefaultError::Other(EINTR));
+                break;
+            }
+            fsleep(Delta::from_micros(PAUSE));
+            result = turn();
         }
+        let pinned = result.inspect_err(|_| {
+            // With the lock, as all that changes the table.
+            let _holds = self.holds.lock();
+            self.window.trim(range);
+        })?;
+        Ok(Prefaulted {
+            interval,
+            _pinned: pinned,
+            _locked: locked,
+        })
     }
 }
 
@@ -354,8 +390,12 @@ pub(super) struct Prefaulted {
 }
 
 impl Prefaulted {
-    /// Whether it is there still.
+    /// Whether it is there still, and devices reach it.
     pub(super) fn is_live(&self) -> bool {
-        self.interval.as_ref().data().held.lock().is_some()
+        let watch = self.interval.as_ref().data();
+        let number = *watch.held.lock();
+        let mirror = &watch.mirror;
+        let has_pages = |number| mirror.holds.lock().position(number).is_some();
+        mirror.window.is_connected() && number.is_some_and(has_pages)
     }
 }

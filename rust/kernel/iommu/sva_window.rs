@@ -34,13 +34,15 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
 
     /// Gets the memory that a table for `range` takes.
     ///
-    /// Fails with [`ENOMEM`], or as the IOMMU has it. The caller gives up then.
+    /// Fails with [`ENOMEM`], with [`EAGAIN`] where some of it is being [given back](Self::trim),
+    /// or as the IOMMU has it.
     fn prepare(&self, range: IovaRange) -> Result;
 
     /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.
     ///
-    /// After an error the first pages of it, none or more, are mapped. What was
-    /// [prepared](Self::prepare) does not fail for want of memory.
+    /// After an error the first pages of it, none or more, are mapped. It is [`EAGAIN`] where what
+    /// was [prepared](Self::prepare) has been [given back](Self::trim) meanwhile, and never for want
+    /// of memory.
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result;
 
     /// Says to which memory the page at `iova` is mapped.
@@ -57,9 +59,16 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
     /// Fails as the IOMMU does that refuses; devices may then reach any of it.
     fn publish(&self, range: IovaRange) -> Result;
 
-    /// Takes what is mapped of `range` out of the table, up to the first page that is not mapped.
+    /// Takes what is mapped of `range` out of the table, also behind pages that are not.
     fn clear(&self, range: IovaRange);
 
     /// Makes devices forget what was cleared of `range`. It cannot fail.
     fn withdraw(&self, range: IovaRange);
+
+    /// Gives back memory of the table that is for `range` and that nothing is mapped by, so that
+    /// there is never much of it. All that was cleared has been withdrawn.
+    fn trim(&self, range: IovaRange);
+
+    /// Whether a device uses the window, as far as the IOMMU driver lets it. Any context.
+    fn is_connected(&self) -> bool;
 }

@@ -46,8 +46,16 @@ const PAGE_MASK: u64 = !(PAGE_SIZE as u64 - 1);
 static TABLE: [Atomic<u64>; 128] = [const { Atomic::new(0) }; 128];
 /// What no user of a window may do.
 static WRONG: Atomic<i32> = Atomic::new(0);
-/// Which call of `set` fails: not this one, nor the next, but the one when it is 0.
+/// Which call that can fail does: not this one, nor the next, but the one when it is 0.
 pub(super) static FAIL: Atomic<i32> = Atomic::new(i32::MAX);
+/// So many calls of `set` say that the tables are gone.
+pub(super) static AGAIN: Atomic<i32> = Atomic::new(0);
+/// Whether there may be tables: not 0 since the last `prepare`.
+static TABLES: Atomic<i32> = Atomic::new(0);
+/// No device uses the window, if it is not 0.
+pub(super) static CUT: Atomic<i32> = Atomic::new(0);
+/// All of these calls fail, if it is not 0.
+pub(super) static BROKEN: Atomic<i32> = Atomic::new(0);
 
 /// A process that unmaps the first area and maps it anew when it is prefaulted next, or null.
 pub(super) static REMAPS: Atomic<*mut MmWithUser> = Atomic::new(ptr::null_mut());
@@ -67,6 +75,14 @@ impl Window {
         }
     }
 
+    fn may_fail() -> Result {
+        let fails = FAIL.fetch_add(-1, Relaxed) == 0 || BROKEN.load(Relaxed) != 0;
+        if fails {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
     fn expect(good: bool) {
         if !good {
             WRONG.add(1, Relaxed);
@@ -81,6 +97,8 @@ unsafe impl SvaWindow for Window {
     }
 
     fn prepare(&self, _range: IovaRange) -> Result {
+        TABLES.store(1, Relaxed);
+        Self::may_fail()?;
         // SAFETY: The test that stored it has the process.
         let Some(mm) = (unsafe { REMAPS.xchg(ptr::null_mut(), Full).as_ref() }) else {
             return Ok(());
@@ -90,15 +108,21 @@ unsafe impl SvaWindow for Window {
     }
 
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result {
-        if FAIL.fetch_add(-1, Relaxed) == 0 {
-            return Err(EIO);
+        Self::expect(TABLES.load(Relaxed) != 0);
+        if AGAIN.load(Relaxed) > 0 {
+            AGAIN.add(-1, Relaxed);
+            return Err(EAGAIN);
         }
+        let result = Self::may_fail();
         Self::each(range, |n, word| {
             Self::expect(word.load(Relaxed) == 0);
             let write = if write { WRITABLE } else { 0 };
-            word.store(paddr + n * PAGE_SIZE as u64 + (PRESENT | write), Relaxed);
+            // After an error there is the first page.
+            if result.is_ok() || n == 0 {
+                word.store(paddr + n * PAGE_SIZE as u64 + (PRESENT | write), Relaxed);
+            }
         });
-        Ok(())
+        result
     }
 
     fn get(&self, iova: Iova) -> Option<PhysAddr> {
@@ -111,6 +135,7 @@ unsafe impl SvaWindow for Window {
     }
 
     fn protect(&self, range: IovaRange, write: bool) -> Result {
+        Self::may_fail()?;
         Self::each(range, |_, word| {
             let old = word.load(Relaxed);
             Self::expect(old & PRESENT != 0);
@@ -121,6 +146,7 @@ unsafe impl SvaWindow for Window {
     }
 
     fn publish(&self, range: IovaRange) -> Result {
+        Self::may_fail()?;
         Self::each(range, |_, word| {
             let old = word.load(Relaxed);
             Self::expect(old & PRESENT != 0);
@@ -145,6 +171,16 @@ unsafe impl SvaWindow for Window {
                 word.store(0, Relaxed);
             }
         });
+    }
+
+    fn trim(&self, _range: IovaRange) {
+        if TABLE.iter().all(|word| word.load(Relaxed) == 0) {
+            TABLES.store(0, Relaxed);
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        CUT.load(Relaxed) == 0
     }
 }
 
@@ -188,6 +224,9 @@ static OPS: Ops<Mock> = Ops::new()
 pub(super) fn new_bed() -> Result<Bed> {
     WRONG.store(0, Relaxed);
     FAIL.store(i32::MAX, Relaxed);
+    for unset in [&BROKEN, &AGAIN, &TABLES, &CUT] {
+        unset.store(0, Relaxed);
+    }
     Bed::with(&OPS, 64, &[(0, Some(5))])
 }
 
@@ -241,9 +280,10 @@ pub(super) fn announce(mm: &MmWithUser, event: bindings::mmu_notifier_event) {
     }
 }
 
-/// Whether a device reaches nothing, and nobody did anything wrong.
+/// Whether a device reaches nothing, no tables are left, and nobody did anything wrong.
 pub(super) fn is_empty() -> bool {
-    TABLE.iter().all(|word| word.load(Relaxed) == 0) && WRONG.load(Relaxed) == 0
+    let is_unused = TABLE.iter().all(|word| word.load(Relaxed) == 0);
+    is_unused && TABLES.load(Relaxed) == 0 && WRONG.load(Relaxed) == 0
 }
 
 pub(super) fn area(n: usize) -> UserPtr {

@@ -18,6 +18,7 @@ mod tests {
     };
     use crate::{
         bindings,
+        error::to_result,
         page::PAGE_SIZE,
         prelude::*,
         sync::atomic::Relaxed, //
@@ -48,6 +49,35 @@ mod tests {
         check!(Error::from(BindError::OtherProcess) == EBUSY);
         drop((bond, again));
         Bond::bind(bed.dev(0)?, &second)?;
+        Ok(())
+    }
+
+    // VFIO and iommufd ask this way for the group of a device.
+    #[test]
+    fn a_group_with_a_bond_has_no_other_owner() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let dev = bed.dev(0)?;
+        let owner = (&raw const *mm).cast_mut().cast();
+        let claim = || {
+            // SAFETY: The device is there, and the owner is not null.
+            to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner) })
+        };
+        let bond = Bond::bind(dev, &mm)?;
+        // A driver that uses the DMA API has the group for itself, bond or not.
+        check!(claim() == Err(EPERM));
+        // SAFETY: The driver has not used the DMA API, and from now on is one that does not.
+        unsafe { bindings::iommu_device_unuse_default_domain(dev.as_raw()) };
+        let with_bond = claim();
+        drop(bond);
+        let without = claim();
+        if without.is_ok() {
+            // SAFETY: It was claimed.
+            unsafe { bindings::iommu_device_release_dma_owner(dev.as_raw()) };
+        }
+        // SAFETY: The core takes this back when the driver unbinds.
+        to_result(unsafe { bindings::iommu_device_use_default_domain(dev.as_raw()) })?;
+        check!((with_bond, without) == (Err(EBUSY), Ok(())));
+        Bond::bind(dev, &mm)?;
         Ok(())
     }
 
@@ -105,6 +135,29 @@ mod tests {
                 check!(is_empty());
             }
         }
+        Ok(())
+    }
+
+    // Whoever reads a page must not have it writable when nobody is to write there.
+    #[test]
+    fn a_page_that_stays_writable_is_lost() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let all = || bond.prefault(area(0), 3 * AREA_SIZE, Access::Read);
+        let (read, other) = (all()?, bond.prefault(area(2), AREA_SIZE, Access::Read)?);
+        let write = bond.prefault(area(1), AREA_SIZE, Access::Write)?;
+        check!((word(0), word(1), word(2)) == (READS, WRITES, READS));
+        BROKEN.store(1, Relaxed);
+        drop(write);
+        check!(!read.is_live() && other.is_live());
+        check!((word(0), word(1), word(2)) == (0, 0, READS));
+        BROKEN.store(0, Relaxed);
+        // What the one has lost is not in the way of the next.
+        let again = all()?;
+        drop((read, other));
+        check!(again.is_live() && (word(0), word(1), word(2)) == (READS, READS, READS));
+        drop(again);
+        check!(is_empty() && locked_pages(&mm) == 0);
         Ok(())
     }
 
@@ -167,6 +220,38 @@ mod tests {
         let again = pages()?;
         check!(again.is_live());
         drop((held, again));
+        check!(is_empty());
+        Ok(())
+    }
+
+    // The tables may be freed before they are used, but not for ever.
+    #[test]
+    fn tables_that_are_gone_are_made_again() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let pages = || bond.prefault(area(0), AREA_SIZE, Access::Write);
+        AGAIN.store(3, Relaxed);
+        let held = pages()?;
+        check!(held.is_live() && AGAIN.load(Relaxed) == 0);
+        drop(held);
+        AGAIN.store(1000, Relaxed);
+        check!(pages().err() == Some(PrefaultError::Other(EAGAIN)));
+        check!(AGAIN.load(Relaxed) > 0);
+        check!(is_empty() && locked_pages(&mm) == 0);
+        Ok(())
+    }
+
+    // The IOMMU driver takes the window back while the bond lasts.
+    #[test]
+    fn what_no_device_reaches_is_not_live() -> Result {
+        let (bed, mm) = (new_bed()?, process()?);
+        let bond = Bond::bind(bed.dev(0)?, &mm)?;
+        let held = bond.prefault(area(0), AREA_SIZE, Access::Write)?;
+        CUT.store(1, Relaxed);
+        check!(!held.is_live());
+        CUT.store(0, Relaxed);
+        check!(held.is_live());
+        drop(held);
         check!(is_empty());
         Ok(())
     }

@@ -202,6 +202,12 @@ impl TceList {
         Tces::new(words.len() as u64)
     }
 
+    /// Clears TCEs, whether they are present or not.
+    #[inline]
+    pub fn clear_all(&self, first: TceIndex, count: Tces) {
+        fill::<8>(self.part(first, count), Tce::NONE, 0);
+    }
+
     /// Copies TCEs to the beginning of `to`.
     #[inline]
     pub fn copy_to(&self, first: TceIndex, count: Tces, to: &Self) {
@@ -215,6 +221,11 @@ impl TceList {
         let present = |word: &&Atomic<u64>| Tce::from_be(read(word)).is_present();
         // CAST: At most 512.
         Tces::new(self.0.iter().filter(present).count() as u64)
+    }
+
+    /// Whether no TCE is present.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| read(word) == 0)
     }
 
     /// Puts `new` where `old` is. Fails with the one that is there instead. A full barrier.

@@ -35,7 +35,6 @@ use kernel::{
     mm::MmWithUser,
     powerpc::window::{
         Ioba,
-        PageShift,
         Tce as Entry,
         WindowNumber, //
     },
@@ -62,7 +61,6 @@ pub(crate) fn addresses(layout: &Layout) -> Option<IovaRange> {
 pub(crate) struct Window {
     space: Arc<Space>,
     iovas: IovaRange,
-    page: PageShift,
 }
 
 impl Window {
@@ -70,7 +68,6 @@ impl Window {
     pub(crate) fn new(layout: Layout) -> Result<Self> {
         Ok(Self {
             iovas: addresses(&layout).ok_or(EOPNOTSUPP)?,
-            page: layout.granule(),
             space: Space::for_process(layout)?,
         })
     }
@@ -90,14 +87,16 @@ unsafe impl SvaWindow for Window {
     }
 
     fn prepare(&self, range: IovaRange) -> Result {
-        self.space.reserve(ioba_range(range), GFP_KERNEL_ACCOUNT)
+        self.space
+            .reserve(ioba_range(range), GFP_KERNEL_ACCOUNT)
+            .map_err(|e| if e == EBUSY { EAGAIN } else { e })
     }
 
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result {
         let first = Entry::from_parts(paddr, true, write);
-        self.space
-            .map(ioba_range(range), first, self.page, GFP_ATOMIC)
-            .map_err(|(e, _)| e)
+        // Not allocated here where `trim` was quicker than who prepared: it would be memory from
+        // the reserves, which a process could ask for at will and is not charged for.
+        self.space.map_reserved(ioba_range(range), first)
     }
 
     fn get(&self, iova: Iova) -> Option<PhysAddr> {
@@ -113,11 +112,21 @@ unsafe impl SvaWindow for Window {
     }
 
     fn clear(&self, range: IovaRange) {
-        self.space.unmap(ioba_range(range));
+        self.space.unmap_all(ioba_range(range));
     }
 
     fn withdraw(&self, range: IovaRange) {
         self.space.withdraw(ioba_range(range));
+    }
+
+    fn trim(&self, range: IovaRange) {
+        // SAFETY: Calls that change the table come one after the other, and this one comes when
+        // what was cleared has been withdrawn.
+        unsafe { self.space.trim(ioba_range(range)) };
+    }
+
+    fn is_connected(&self) -> bool {
+        self.space.is_connected()
     }
 }
 

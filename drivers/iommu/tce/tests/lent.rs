@@ -69,8 +69,10 @@ mod tests {
             bed.fill()?;
             bed.lend()?;
             let sibling = bed.rig.sibling()?;
+            assert!(bed.process.is_connected());
             sibling.join(&bed.pe)?;
             assert!(!bed.reaches_process() && bed.pe.process().is_none());
+            assert!(!bed.process.is_connected());
             map(&bed.kernel, range(bed.at(), bed.granule), PHYS, WRITE)?;
             unmap(&bed.kernel, range(bed.at(), bed.granule));
             assert!(bed.lend() == Err(EOPNOTSUPP));

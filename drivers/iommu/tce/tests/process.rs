@@ -15,6 +15,8 @@ use crate::{
         ensure,
         granule,
         map,
+        nodes,
+        populated,
         range,
         sweep,
         unmap,
@@ -215,6 +217,96 @@ mod tests {
             window.set(pages, MINE, true)?;
             window.publish(pages)?;
             assert_eq!(bed.rig.reaches(second, true), Some(phys));
+            bed.reclaim();
+            bed.is_over()
+        })
+    }
+
+    // A process that comes and goes in ever other places.
+    #[test]
+    fn tables_do_not_grow_for_ever() -> Result {
+        on_two(|bed| {
+            let window = Window::new(bed.pe.layout())?;
+            bed.pe.lend(bed.rig.dev(), window.space(), PID)?;
+            let leaf = 512 * bed.granule;
+            let page = |at| IovaRange::from_len(Iova::new(at), bed.granule).ok_or(EINVAL);
+            let take = |at| -> Result {
+                window.prepare(page(at)?)?;
+                window.set(page(at)?, MINE, true)?;
+                window.publish(page(at)?)?;
+                // The PHB knows the way from now on.
+                ensure(bed.rig.reaches(at, true) == Some(MINE), "it is reached")
+            };
+            let drop = |at| -> Result {
+                window.clear(page(at)?);
+                window.withdraw(page(at)?);
+                window.trim(page(at)?);
+                ensure(bed.rig.reaches(at, false).is_none(), "it is not reached")
+            };
+            let kept = HIGH + 100 * leaf + 7 * bed.granule;
+            take(kept)?;
+            let mut most = 0;
+            for n in 0..300 {
+                let at = HIGH + n * leaf + 30 * bed.granule;
+                take(at)?;
+                drop(at)?;
+                if n == 150 {
+                    most = nodes(window.space());
+                }
+            }
+            ensure(nodes(window.space()) <= most, "the tables do not grow")?;
+            ensure(most < 64 + 16, "there are not many")?;
+            assert_eq!(populated(window.space()), 1);
+            assert_eq!(bed.rig.reaches(kept, true), Some(MINE));
+            // What was prepared may be gone before it is used, or while it is freed.
+            let (at, far) = (page(HIGH + 200 * leaf)?, HIGH + 200 * leaf);
+            assert!(window.set(at, MINE, true) == Err(EAGAIN));
+            window.prepare(at)?;
+            let (table, run) = window
+                .space()
+                .windows()
+                .locate(range(far, leaf))
+                .ok_or(EINVAL)?;
+            table.table().retire(run);
+            assert!(window.prepare(at) == Err(EAGAIN));
+            // SAFETY: Nobody maps there, and nothing is.
+            unsafe { table.table().free_retired(run) };
+            window.prepare(at)?;
+            window.set(at, MINE, true)?;
+            assert!(window.is_connected());
+            bed.reclaim();
+            assert!(!window.is_connected());
+            bed.is_over()
+        })
+    }
+
+    // Firmware that does not take a permission back costs a page in the middle.
+    #[test]
+    fn what_is_behind_a_hole_is_cleared() -> Result {
+        on_two(|bed| {
+            let window = Window::new(bed.pe.layout())?;
+            bed.pe.lend(bed.rig.dev(), window.space(), PID)?;
+            let part = |n, count| {
+                let at = Iova::new(bed.at() + n * bed.granule);
+                IovaRange::from_len(at, count * bed.granule).ok_or(EINVAL)
+            };
+            let (all, hole) = (part(0, 16)?, part(5, 1)?);
+            window.prepare(all)?;
+            window.set(all, MINE, false)?;
+            window.protect(hole, true)?;
+            window.publish(all)?;
+            bed.rig.fake.fail_at(0);
+            window.protect(hole, false)?;
+            assert!(window.publish(hole).is_err() == window.space().layout().holds_copy());
+            bed.rig.fake.fail_never();
+            for range in [hole, all] {
+                window.clear(range);
+                window.withdraw(range);
+            }
+            assert_eq!(populated(window.space()), 0);
+            for n in 0..16 {
+                assert!(bed.rig.reaches(bed.at() + n * bed.granule, false).is_none());
+            }
             bed.reclaim();
             bed.is_over()
         })
