@@ -40,6 +40,7 @@ impl HvError {
     const NO_MEM: c_long = bindings::H_NO_MEM as c_long;
     const RESOURCE: c_long = bindings::H_RESOURCE as c_long;
     const NOT_ENOUGH_RESOURCES: c_long = bindings::H_NOT_ENOUGH_RESOURCES as c_long;
+    const RESCINDED: c_long = bindings::H_RESCINDED as c_long;
     const P2: c_long = bindings::H_P2 as c_long;
     const P5: c_long = bindings::H_P5 as c_long;
 
@@ -64,6 +65,7 @@ impl HvError {
             Self::PERMISSION => "H_PERMISSION",
             Self::RESOURCE => "H_RESOURCE",
             Self::NOT_ENOUGH_RESOURCES => "H_NOT_ENOUGH_RESOURCES",
+            Self::RESCINDED => "H_RESCINDED",
             Self::P2 => "H_P2",
             Self::P5 => "H_P5",
             Self::BUSY => "H_BUSY",
