@@ -232,9 +232,9 @@ impl Layout {
     /// The last address that the DMA API uses while there is room below it.
     ///
     /// Devices that claim to drive 64 address bits may drive fewer, so addresses are as low as they
-    /// can be, with room for several times the memory, which ends at `max_ram`. But memory has holes
-    /// of up to 2^44 from chip to chip, so that is no reason to go above 48 bits. [`None`] if all are
-    /// high.
+    /// can be, with room for several times the memory, which ends at `max_ram`. But memory has
+    /// holes of up to 2^44 from chip to chip, so that is no reason to go above 48 bits. [`None`] if
+    /// all are high.
     pub(crate) fn preferred_last(&self, max_ram: PhysAddr) -> Option<Ioba> {
         const AT_LEAST: u64 = 1 << 40;
         const AT_MOST: u64 = 1 << 48;
@@ -242,7 +242,7 @@ impl Layout {
         if self.low.base >= FOUR_GIB || self.low.last() <= FOUR_GIB {
             return None;
         }
-        let room = max_ram.saturating_mul(4).min(AT_MOST).max(AT_LEAST);
+        let room = max_ram.saturating_mul(4).clamp(AT_LEAST, AT_MOST);
         let last = Ioba::new(room.checked_next_power_of_two()?.checked_sub(1)?);
         Some(last.min(self.low.last()))
     }

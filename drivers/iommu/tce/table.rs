@@ -120,7 +120,8 @@ impl Table {
     /// It is the root, or comes from a present inner word. If it is a leaf it is not freed as long
     /// as the result is in use, which takes a grace period after all of it was unmapped: the RCU
     /// lock is held, or the caller maps or unmaps there, as requests do not overlap. In a table
-    /// whose leaves go when they are [empty](Self::retire_empty), requests come one after the other.
+    /// whose leaves go when they are [empty](Self::retire_empty), requests come one after the
+    /// other.
     #[inline(always)]
     unsafe fn node(&self, phys: PhysAddr) -> &TceList {
         // SAFETY: By the type invariants it is a node. Those above the leaves live until `self`
@@ -238,7 +239,8 @@ impl Table {
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
         self.set_in(run, first, |index| {
             // SAFETY: The caller maps there.
-            self.grow(index, flags).map(|phys| unsafe { self.node(phys) })
+            self.grow(index, flags)
+                .map(|phys| unsafe { self.node(phys) })
         })
     }
 
@@ -246,7 +248,9 @@ impl Table {
     /// missing.
     pub(crate) fn set_reserved(&self, run: TceRun, first: Tce) -> Result<(), (Error, Tces)> {
         // SAFETY: The caller maps there.
-        self.set_in(run, first, |index| unsafe { self.leaf_unguarded(index) }.ok_or(EAGAIN))
+        self.set_in(run, first, |index| {
+            unsafe { self.leaf_unguarded(index) }.ok_or(EAGAIN)
+        })
     }
 
     /// Writes `run` to the leaves that `find` finds.

@@ -394,8 +394,7 @@ impl Prefaulted {
     pub(super) fn is_live(&self) -> bool {
         let watch = self.interval.as_ref().data();
         let number = *watch.held.lock();
-        let mirror = &watch.mirror;
-        let has_pages = |number| mirror.holds.lock().position(number).is_some();
-        mirror.window.is_connected() && number.is_some_and(has_pages)
+        let has_pages = |number| watch.mirror.holds.lock().position(number).is_some();
+        watch.mirror.window.is_connected() && number.is_some_and(has_pages)
     }
 }

@@ -34,8 +34,8 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
 
     /// Gets the memory that a table for `range` takes.
     ///
-    /// Fails with [`ENOMEM`], with [`EAGAIN`] where some of it is being [given back](Self::trim),
-    /// or as the IOMMU has it.
+    /// Fails with [`ENOMEM`], or with [`EAGAIN`] where some of it is being
+    /// [given back](Self::trim), or as the IOMMU has it.
     fn prepare(&self, range: IovaRange) -> Result;
 
     /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.

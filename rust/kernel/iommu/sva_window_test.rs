@@ -62,11 +62,11 @@ mod tests {
             // SAFETY: The device is there, and the owner is not null.
             to_result(unsafe { bindings::iommu_device_claim_dma_owner(dev.as_raw(), owner) })
         };
-        let bond = Bond::bind(dev, &mm)?;
         // A driver that uses the DMA API has the group for itself, bond or not.
         check!(claim() == Err(EPERM));
         // SAFETY: The driver has not used the DMA API, and from now on is one that does not.
         unsafe { bindings::iommu_device_unuse_default_domain(dev.as_raw()) };
+        let bond = Bond::bind(dev, &mm);
         let with_bond = claim();
         drop(bond);
         let without = claim();

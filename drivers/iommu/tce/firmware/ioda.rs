@@ -4,9 +4,9 @@
 //!
 //! Each PE has two Translation Validation Entries (TVEs), chosen by bit 59 of the bus address. A
 //! TVE points at the root of a TCE table or says that the PE has no such window. OPAL writes TVEs;
-//! TCEs are plain stores. The PHB caches TCEs, so after a change the cache has to be killed; on PHB4
-//! and PHB5 every kill is one of the whole PE, because those of pages may get lost there, which is
-//! why callers gather ranges first.
+//! TCEs are plain stores. The PHB caches TCEs, so after a change the cache has to be killed; on
+//! PHB4 and PHB5 every kill is one of the whole PE, because those of pages may get lost there,
+//! which is why callers gather ranges first.
 
 use crate::{
     firmware::{

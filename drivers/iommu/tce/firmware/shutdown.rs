@@ -153,8 +153,11 @@ impl<C: Calls + Devices> Shutdown<C> {
     fn close_all(&self, dev: &Device, over: &mut [bool; MAX_WINDOWS]) -> Result {
         let mut result = Ok(());
         // The default window last: when the other one goes last, PAPR brings it back as it was.
-        let each = over.iter_mut().zip(&self.liobns).zip(NUMBERS);
-        for ((over, liobn), number) in each.rev() {
+        for number in [WindowNumber::High, WindowNumber::Low] {
+            let n = number.get();
+            let (Some(over), Some(liobn)) = (over.get_mut(n), self.liobns.get(n)) else {
+                continue;
+            };
             let Some(window) = self.layout.window(number).filter(|_| !*over) else {
                 continue;
             };
@@ -226,9 +229,9 @@ impl<C: Calls + Devices> Shutdown<C> {
 
     /// Gives the windows back to the platform's DMA code. Sleeps.
     ///
-    /// Those with a TCE that cannot be cleared are not given, and on error the driver has them still.
-    /// When firmware did not do the rest, it may have removed some: they are not used again, and
-    /// the next claim gets new ones.
+    /// Those with a TCE that cannot be cleared are not given, and on error the driver has them
+    /// still. When firmware did not do the rest, it may have removed some: they are not used again,
+    /// and the next claim gets new ones.
     ///
     /// # Safety
     ///

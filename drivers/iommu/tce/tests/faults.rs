@@ -162,8 +162,8 @@ mod tests {
                 }
                 rig.fake.fail_never();
                 if n % 2 == 0 {
-                    // The PE may have fewer windows now: firmware did not say what there may be. What
-                    // could not be given back is claimed anew, and then there are more again.
+                    // The PE may have fewer windows now: firmware did not say what there may be.
+                    // What could not be given back is claimed anew: then there are more again.
                     let attach = || {
                         let space = Space::new(pe.layout())?;
                         rig.attach(&pe, &Target::Paging(&space))
