@@ -304,7 +304,7 @@ MUTANTS = (
     ("tables of what was refused are kept", f"{_IOMMU}/sva_mirror.rs", "            self.window.trim(range);\n", ""),
     ("a page that stays writable is kept", f"{_IOMMU}/sva_mirror.rs", ".or_else(|_| self.lose(holds, page))", ".or_else(|_| self.with(page, clear))"),
     ("a prefault tries for ever", f"{_IOMMU}/sva_mirror.rs", "for _ in 1..TURNS {", "loop {"),
-    ("what no device reaches is live", f"{_IOMMU}/sva_mirror.rs", "mirror.window.is_connected() && ", ""),
+    ("what no device reaches is live", f"{_IOMMU}/sva_mirror.rs", "watch.mirror.window.is_connected() && ", ""),
     ("who may write makes it so for ever", f"{_IOMMU}/sva_mirror.rs", "window.protect(range, false)?;", "window.protect(range, true)?;"),
     ("a second hold to write does not let write", f"{_IOMMU}/sva_mirror.rs", "Some(false) if write => window.protect(range, true),",
      "Some(false) if write => Ok(()),"),
