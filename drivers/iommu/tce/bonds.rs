@@ -146,6 +146,11 @@ impl Bonds {
         follow(&self.head, rcu)
     }
 
+    /// Whether there is none. Any context.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.load(Relaxed).is_null()
+    }
+
     /// Adds a bond. May sleep; cannot fail.
     pub(crate) fn add(&self, bond: KBox<Bond>) {
         let _writers = self.writers.lock();

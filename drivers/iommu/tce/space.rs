@@ -299,18 +299,17 @@ impl Space {
     }
 
     /// Frees the leaves that hold TCEs of `range` and are empty, if there are more than some
-    /// leaves. Any context.
+    /// leaves in the high window, which is the one of processes. Any context.
     ///
     /// # Safety
     ///
     /// Nobody maps or unmaps anything meanwhile, and what was unmapped has been withdrawn.
     #[inline]
     pub(crate) unsafe fn trim(&self, range: IobaRange) {
-        if let Some((window, run)) = self.windows.holder(range) {
-            if window.table().leaves() > KEPT {
-                // SAFETY: By the safety requirements.
-                unsafe { self.trim_run(window, run) };
-            }
+        let leaves = |window: &TableWindow| window.table().leaves();
+        if self.windows.high().map_or(0, leaves) > KEPT {
+            // SAFETY: By the safety requirements.
+            unsafe { self.trim_high(range) };
         }
     }
 
@@ -318,7 +317,10 @@ impl Space {
     ///
     /// As for [`trim`](Self::trim).
     #[cold]
-    unsafe fn trim_run(&self, window: &TableWindow, run: TceRun) {
+    unsafe fn trim_high(&self, range: IobaRange) {
+        let Some((window, run)) = self.windows.holder(range) else {
+            return;
+        };
         // SAFETY: By the safety requirements.
         if let Some(retired) = unsafe { window.table().retire_empty(run) } {
             // PHBs may know the way to them.
@@ -377,10 +379,10 @@ impl Space {
         .ok();
     }
 
-    /// Whether a PE translates through the tables, or is about to.
+    /// Whether a PE translates through the tables, is about to, or could not be stopped. Any
+    /// context.
     pub(crate) fn is_connected(&self) -> bool {
-        let rcu = rcu::read_lock();
-        self.bonds.first(&rcu).is_some_and(Bond::takes_all)
+        !self.bonds.is_empty()
     }
 
     /// Calls `f` for each PE, under RCU.

@@ -165,14 +165,18 @@ impl Table {
         Some(node)
     }
 
-    /// How many TCEs the node stands for that `index` would be in and that is not there, if one is
-    /// not. A leaf that is retired counts as there.
+    /// Where a row of missing nodes ends, if the node that `index` would be in is missing and begins
+    /// it. A leaf that is retired counts as there.
     fn missing(&self, index: TceIndex, _rcu: &rcu::Guard) -> Option<u64> {
         let mut node = self.root_node();
         for level in (1..self.levels.get()).rev() {
-            let tce = node.get(TceIndex::new(index.get() / span(level)));
+            let slot = index.get() / span(level);
+            let tce = node.get(TceIndex::new(slot));
             if !tce.is_present() {
-                return (tce == Tce::NONE).then(|| span(level));
+                let row = slot..slot.saturating_add(room(TceIndex::new(slot)).get());
+                let is_there = |slot: &u64| node.get(TceIndex::new(*slot)) != Tce::NONE;
+                let next = row.clone().find(is_there).unwrap_or(row.end);
+                return (next > slot).then(|| next.wrapping_mul(span(level)));
             }
             // SAFETY: The RCU lock is held.
             node = unsafe { self.node(tce.addr()) };
@@ -366,14 +370,12 @@ impl Table {
         while at < end {
             let first = TceIndex::new(at);
             let missing = self.missing(first, &rcu::read_lock());
-            let span = missing.unwrap_or(span(1));
-            // OVERFLOW: `at` is below 2^45 and `span` is a power of two up to 2^36.
-            let next = at.wrapping_add(span.wrapping_sub(at % span.max(1)));
+            // OVERFLOW: There are 2^45 TCEs at most.
+            at = missing.unwrap_or_else(|| at.wrapping_add(room(first).get()));
             if missing.is_none() {
-                let count = Tces::new(next.min(end).wrapping_sub(at));
+                let count = Tces::new(at.min(end).wrapping_sub(first.get()));
                 visit(TceRun { first, count })?;
             }
-            at = next;
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 //! Shared virtual addressing as an IOMMU driver sees it.
 
 use super::{
-    sva_mirror::{
-        Mirror,
-        Module, //
+    sva_mirror::Mirror,
+    sva_window::{
+        Module,
+        SvaWindow, //
     },
-    sva_window::SvaWindow,
     Blocked,
     Driver,
     DriverTypes,

@@ -8,7 +8,10 @@
 
 use super::{
     sva_error::PrefaultError,
-    sva_window::SvaWindow,
+    sva_window::{
+        Module,
+        SvaWindow, //
+    },
     Iova,
     IovaRange, //
 };
@@ -34,6 +37,10 @@ use crate::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         SpinLock, //
     },
@@ -120,35 +127,6 @@ impl Holds {
     }
 }
 
-/// Keeps the module of an IOMMU driver.
-///
-/// # Invariants
-///
-/// `0` is null or a module that is counted.
-pub(super) struct Module(*mut bindings::module);
-
-// SAFETY: Any thread may give a module up.
-unsafe impl Send for Module {}
-
-// SAFETY: Nothing can be done with a shared reference.
-unsafe impl Sync for Module {}
-
-impl Module {
-    pub(super) fn get(ops: &bindings::iommu_ops) -> Self {
-        // SAFETY: The driver has a device, so its module is counted already; or it has none.
-        unsafe { bindings::__module_get(ops.owner) };
-        // INVARIANT: It was counted, if there is one.
-        Self(ops.owner)
-    }
-}
-
-impl Drop for Module {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::module_put(self.0) };
-    }
-}
-
 /// The window of a process, with those who hold pages of it.
 #[pin_data]
 pub(super) struct Mirror {
@@ -156,6 +134,8 @@ pub(super) struct Mirror {
     window: Arc<dyn SvaWindow>,
     #[pin]
     holds: SpinLock<Holds>,
+    /// Whether a hold was lost that nobody released: mostly not, and there is nothing to look up.
+    any_lost: Atomic<bool>,
     /// Dropped last: the code of `window`. Holds may outlive the driver's devices.
     _module: Module,
 }
@@ -177,6 +157,7 @@ impl Mirror {
                     all: KVec::new(),
                     next: 0,
                 }),
+                any_lost: Atomic::new(false),
                 _module: Module::get(ops),
             }),
             GFP_KERNEL,
@@ -278,12 +259,18 @@ impl Mirror {
     /// Takes a page that cannot be made read-only from all who hold it, and all that they hold:
     /// whoever has a hold has all of its pages.
     fn lose(&self, holds: &mut Holds, page: Pages) -> Result {
+        self.any_lost.store(true, Relaxed);
         // They only read, so there is nothing of theirs to make read-only.
         while let Some(other) = holds.all.iter().find(|hold| hold.pages.overlaps(page)) {
             let number = other.number;
             self.drop_hold(holds, number);
         }
         Ok(())
+    }
+
+    /// Whether a hold that nobody has released has its pages.
+    fn has(&self, number: u64) -> bool {
+        !self.any_lost.load(Relaxed) || self.holds.lock().position(number).is_some()
     }
 
     /// Makes `len` bytes from `start` on reachable. Sleeps.
@@ -394,7 +381,7 @@ impl Prefaulted {
     pub(super) fn is_live(&self) -> bool {
         let watch = self.interval.as_ref().data();
         let number = *watch.held.lock();
-        let has_pages = |number| watch.mirror.holds.lock().position(number).is_some();
-        watch.mirror.window.is_connected() && number.is_some_and(has_pages)
+        let has = |number| watch.mirror.has(number);
+        watch.mirror.window.is_connected() && number.is_some_and(has)
     }
 }

@@ -12,6 +12,7 @@ use super::{
     IovaRange, //
 };
 use crate::{
+    bindings,
     io::PhysAddr,
     prelude::*, //
 };
@@ -71,4 +72,33 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
 
     /// Whether a device uses the window, as far as the IOMMU driver lets it. Any context.
     fn is_connected(&self) -> bool;
+}
+
+/// Keeps the module of an IOMMU driver.
+///
+/// # Invariants
+///
+/// `0` is null or a module that is counted.
+pub(super) struct Module(*mut bindings::module);
+
+// SAFETY: Any thread may give a module up.
+unsafe impl Send for Module {}
+
+// SAFETY: Nothing can be done with a shared reference.
+unsafe impl Sync for Module {}
+
+impl Module {
+    pub(super) fn get(ops: &bindings::iommu_ops) -> Self {
+        // SAFETY: The driver has a device, so its module is counted already; or it has none.
+        unsafe { bindings::__module_get(ops.owner) };
+        // INVARIANT: It was counted, if there is one.
+        Self(ops.owner)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::module_put(self.0) };
+    }
 }
