@@ -251,8 +251,8 @@ impl Table {
     /// Does what [`set`](Self::set) does without memory; fails with [`EAGAIN`] at a leaf that is
     /// missing.
     pub(crate) fn set_reserved(&self, run: TceRun, first: Tce) -> Result<(), (Error, Tces)> {
-        // SAFETY: The caller maps there.
         self.set_in(run, first, |index| {
+            // SAFETY: The caller maps there.
             unsafe { self.leaf_unguarded(index) }.ok_or(EAGAIN)
         })
     }

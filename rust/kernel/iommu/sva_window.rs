@@ -42,8 +42,8 @@ pub unsafe trait SvaWindow: Send + Sync + 'static {
     /// Maps `range`, of which nothing is mapped, to the memory from `paddr` on.
     ///
     /// After an error the first pages of it, none or more, are mapped. It is [`EAGAIN`] where what
-    /// was [prepared](Self::prepare) has been [given back](Self::trim) meanwhile, and never for want
-    /// of memory.
+    /// was [prepared](Self::prepare) has been [given back](Self::trim) meanwhile, and never for
+    /// want of memory.
     fn set(&self, range: IovaRange, paddr: PhysAddr, write: bool) -> Result;
 
     /// Says to which memory the page at `iova` is mapped.
