@@ -165,8 +165,8 @@ impl Table {
         Some(node)
     }
 
-    /// Where a row of missing nodes ends, if the node that `index` would be in is missing and begins
-    /// it. A leaf that is retired counts as there.
+    /// Where a row of missing nodes ends, if the node that `index` would be in is missing and
+    /// begins it. A leaf that is retired counts as there.
     fn missing(&self, index: TceIndex, _rcu: &rcu::Guard) -> Option<u64> {
         let mut node = self.root_node();
         for level in (1..self.levels.get()).rev() {

@@ -953,13 +953,14 @@ TEST_F(iommufd, refused_attach)
 	EXPECT_REFUSED(&self->device, IOVA);
 }
 
-/* What lies below and above bit 59, without the 64-bit MMIO in it, which each host bridge has elsewhere. */
+/* What lies below and above bit 59; each host bridge has its 64-bit MMIO elsewhere in it. */
 static void space_windows(struct space *space, struct range windows[2])
 {
 	struct range ranges[MAX_RANGES];
 	int i, n = space_ranges(space, ranges);
 
-	windows[0] = windows[1] = (struct range){ UINT64_MAX, 0 };
+	windows[0] = (struct range){ UINT64_MAX, 0 };
+	windows[1] = windows[0];
 	for (i = 0; i < n; i++) {
 		struct range *window = &windows[ranges[i].first >> 59 & 1];
 
