@@ -242,9 +242,9 @@ impl Table {
     /// is present; the second value says how many were written before.
     pub(crate) fn set(&self, run: TceRun, first: Tce, flags: Flags) -> Result<(), (Error, Tces)> {
         self.set_in(run, first, |index| {
+            let phys = self.grow(index, flags)?;
             // SAFETY: The caller maps there.
-            self.grow(index, flags)
-                .map(|phys| unsafe { self.node(phys) })
+            Ok(unsafe { self.node(phys) })
         })
     }
 
