@@ -81,8 +81,8 @@ pub(crate) struct TceRun {
 
 impl TceRun {
     /// The number after that of the last TCE.
-    pub(crate) fn end(self) -> u64 {
-        self.first.get().saturating_add(self.count.get())
+    pub(crate) fn end(self) -> TceIndex {
+        TceIndex::new(self.first.get().saturating_add(self.count.get()))
     }
 
     /// Cuts the run into pieces. One that begins at `first` has up to `room(first)` TCEs, which are
@@ -91,7 +91,7 @@ impl TceRun {
         let mut at = self.first.get();
         core::iter::from_fn(move || {
             let first = TceIndex::new(at);
-            let count = Tces::new(self.end().checked_sub(at)?).min(room(first));
+            let count = Tces::new(self.end().get().checked_sub(at)?).min(room(first));
             at = at.wrapping_add(count.get());
             (count.get() > 0).then_some(Self { first, count })
         })
@@ -104,7 +104,7 @@ impl TceRun {
 
     /// The TCEs, one by one.
     pub(crate) fn indexes(self) -> impl Iterator<Item = TceIndex> {
-        (self.first.get()..self.end()).map(TceIndex::new)
+        (self.first.get()..self.end().get()).map(TceIndex::new)
     }
 }
 

@@ -365,7 +365,7 @@ impl Table {
         run: TceRun,
         mut visit: impl FnMut(TceRun) -> Result,
     ) -> Result {
-        let end = run.end();
+        let end = run.end().get();
         let mut at = run.first.get();
         while at < end {
             let first = TceIndex::new(at);
@@ -385,7 +385,7 @@ impl Table {
         let Some(above) = self.levels.get().checked_sub(2) else {
             return;
         };
-        for slot in run.first.get().div_ceil(span(1))..run.end() / span(1) {
+        for slot in run.first.get().div_ceil(span(1))..run.end().get() / span(1) {
             let mut node = self.root_node();
             let found = (0..above).rev().try_for_each(|level| {
                 let tce = node.get(TceIndex::new(slot / span(level.wrapping_add(1))));
@@ -422,8 +422,7 @@ impl Table {
     pub(crate) unsafe fn retire_empty(&self, run: TceRun) -> Option<TceRun> {
         // OVERFLOW: A remainder is smaller than what it is of.
         let first = run.first.get().wrapping_sub(run.first.get() % span(1));
-        let end = run.first.get().saturating_add(run.count.get());
-        let end = end.checked_next_multiple_of(span(1))?;
+        let end = run.end().get().checked_next_multiple_of(span(1))?;
         let all = TceRun {
             first: TceIndex::new(first),
             count: Tces::new(end.saturating_sub(first)),

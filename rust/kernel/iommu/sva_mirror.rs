@@ -233,27 +233,32 @@ impl Mirror {
         let clear = |window: &dyn SvaWindow, range| {
             window.clear(range);
             window.withdraw(range);
-            window.trim(range);
             Ok(())
         };
         // These fail for pages outside the window only, and there are none.
         if holds.others(number, hold.pages).is_none() {
             self.with(hold.pages, clear).ok();
-            return;
+        } else {
+            for page in hold.pages.each() {
+                match holds.others(number, page) {
+                    None => self.with(page, clear).ok(),
+                    Some(false) if hold.write => self
+                        .with(page, |window, range| {
+                            window.protect(range, false)?;
+                            window.publish(range)
+                        })
+                        .or_else(|_| self.lose(holds, page))
+                        .ok(),
+                    Some(_) => None,
+                };
+            }
         }
-        for page in hold.pages.each() {
-            match holds.others(number, page) {
-                None => self.with(page, clear).ok(),
-                Some(false) if hold.write => self
-                    .with(page, |window, range| {
-                        window.protect(range, false)?;
-                        window.publish(range)
-                    })
-                    .or_else(|_| self.lose(holds, page))
-                    .ok(),
-                Some(_) => None,
-            };
-        }
+        // Once for all pages: it looks at whole leaves.
+        let trim = |window: &dyn SvaWindow, range| {
+            window.trim(range);
+            Ok(())
+        };
+        self.with(hold.pages, trim).ok();
     }
 
     /// Takes a page that cannot be made read-only from all who hold it, and all that they hold:
